@@ -1,0 +1,106 @@
+"""humebatch: an asyncio-first SDK and a self-hosted server for the Expression Measurement batch API (v0)."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from . import config, errors, jobs, local, predictions, vocabulary
+from ._client.batch import BatchClient, Job
+from .config import Limits, PollPolicy, RetryPolicy, Timeouts
+from .errors import (
+    ApiError,
+    AuthError,
+    ConfigError,
+    ConnectFailed,
+    DecodeError,
+    HumebatchError,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    RateLimited,
+    RequestTimeout,
+    ServerError,
+    SourceError,
+    StorageFull,
+    SubmissionUnknown,
+    TooLarge,
+    TransportError,
+    WaitTimeout,
+)
+from .jobs import (
+    Burst,
+    Face,
+    Facemesh,
+    JobDetails,
+    Language,
+    Models,
+    Ner,
+    Prosody,
+    ProsodyWindow,
+    State,
+    Status,
+    Submission,
+    Transcription,
+)
+
+if TYPE_CHECKING:
+    __version__: str
+
+__all__ = [
+    "ApiError",
+    "AuthError",
+    "BatchClient",
+    "Burst",
+    "ConfigError",
+    "ConnectFailed",
+    "DecodeError",
+    "Face",
+    "Facemesh",
+    "HumebatchError",
+    "InvalidRequest",
+    "Job",
+    "JobDetails",
+    "JobFailed",
+    "Language",
+    "Limits",
+    "Models",
+    "Ner",
+    "NotFound",
+    "PollPolicy",
+    "Prosody",
+    "ProsodyWindow",
+    "RateLimited",
+    "RequestTimeout",
+    "RetryPolicy",
+    "ServerError",
+    "SourceError",
+    "State",
+    "Status",
+    "StorageFull",
+    "Submission",
+    "SubmissionUnknown",
+    "Timeouts",
+    "TooLarge",
+    "Transcription",
+    "TransportError",
+    "WaitTimeout",
+    "__version__",
+    "config",
+    "errors",
+    "jobs",
+    "local",
+    "predictions",
+    "vocabulary",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> str:
+    # Read on demand: looking up the installed version costs more than the rest of the import.
+    if name == "__version__":
+        import importlib.metadata
+
+        return importlib.metadata.version("humebatch")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

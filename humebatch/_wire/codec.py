@@ -1,0 +1,73 @@
+"""JSON encoders and decoders, built once, and the one place where a decoding failure becomes `DecodeError`."""
+
+from __future__ import annotations
+
+import re
+from typing import TypeVar
+
+import msgspec
+
+from ..errors import DecodeError
+from ..jobs import JobDetails, JobId
+from ..predictions import SourceResult
+
+__all__ = ["decode", "decode_job", "decode_job_id", "decode_jobs", "decode_predictions", "encode"]
+
+T = TypeVar("T")
+
+_encoder = msgspec.json.Encoder()
+_job = msgspec.json.Decoder(JobDetails)
+_jobs = msgspec.json.Decoder(list[JobDetails])
+_job_id = msgspec.json.Decoder(JobId)
+_predictions = msgspec.json.Decoder(list[SourceResult])
+
+# msgspec ends its messages with the place: " - at `$[0].state`" or "(byte 20)".
+_AT = re.compile(r" - at `(?P<path>[^`]+)`$")
+_BYTE = re.compile(r" \(byte (?P<offset>\d+)\)$")
+_NEAR = 40
+
+
+def encode(value: object) -> bytes:
+    """A struct as JSON; UNSET fields are left out."""
+    return _encoder.encode(value)
+
+
+def decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
+    """`data` by `decoder`. Raises `DecodeError` with the JSON path or the text near the place."""
+    try:
+        return decoder.decode(data)
+    except RecursionError:
+        raise DecodeError(f"{what}: nested too deeply", near=_near(data, 0)) from None
+    except ValueError as error:  # msgspec's own errors and UnicodeDecodeError
+        text = str(error)
+        path, offset = "$", len(data)
+        if at := _AT.search(text):
+            path, offset = at["path"], 0
+        elif byte := _BYTE.search(text):
+            offset = int(byte["offset"])
+        near = _near(data, offset)
+        raise DecodeError(f"{what}: {text}; near {near!r}", path=path, near=near) from error
+
+
+def _near(data: bytes, offset: int) -> str:
+    return data[max(0, offset - _NEAR) : offset + _NEAR].decode("utf-8", "replace")
+
+
+def decode_job(data: bytes) -> JobDetails:
+    """The answer to a details request."""
+    return decode(_job, data, "job details")
+
+
+def decode_jobs(data: bytes) -> list[JobDetails]:
+    """The answer to a list request."""
+    return decode(_jobs, data, "job list")
+
+
+def decode_job_id(data: bytes) -> str:
+    """The id in the answer to a submission."""
+    return decode(_job_id, data, "answer to the submission").job_id
+
+
+def decode_predictions(data: bytes) -> list[SourceResult]:
+    """The answer to a predictions request."""
+    return decode(_predictions, data, "predictions")

@@ -1,0 +1,80 @@
+"""Requests and replies as plain values, and the manners of a service as a protocol.
+
+A `WireRequest` says everything about a request but how its bytes move; the transport sends it and
+gives back a `WireReply`. A second service needs another `Service`, not another transport.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+import msgspec
+
+from ..config import Secret
+from ..errors import ApiError
+
+__all__ = ["BodyPart", "BodyPlan", "FilePart", "Service", "WireReply", "WireRequest"]
+
+
+class FilePart(msgspec.Struct, frozen=True):
+    """Bytes that come from a file: exactly `size` of them, or the request is aborted before it is complete.
+
+    `mtime_ns` is the file's modification time when it was planned: a file that changes before it is
+    sent is noticed, for a job must not be made of half old and half new bytes.
+    """
+
+    path: str
+    size: int
+    mtime_ns: int
+
+
+BodyPart = bytes | FilePart
+
+
+class BodyPlan(msgspec.Struct, frozen=True):
+    """A request body: parts in order, its content type and its exact length in bytes."""
+
+    content_type: str
+    parts: tuple[BodyPart, ...]
+
+    @property
+    def length(self) -> int:
+        """Sum of all parts, in bytes: the Content-Length."""
+        return sum(len(part) if isinstance(part, bytes) else part.size for part in self.parts)
+
+
+class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
+    """One request. `path` is relative to the base URL; `query` keeps order and repeats.
+
+    `creates` marks a request that makes something new on the server each time it is accepted: it is
+    never sent again once it may have been accepted.
+    """
+
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]] = ()
+    body: BodyPlan | None = None
+    creates: bool = False
+    filenames: Sequence[str] = ()
+
+
+class WireReply(msgspec.Struct, frozen=True, kw_only=True):
+    """One answer, whole. Header names are lower case; `received` is Unix time in seconds on this machine's clock."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    received: float = 0.0
+
+
+class Service(Protocol):
+    """An API's manners: how a request is signed and how a refusal reads."""
+
+    def sign(self, request: WireRequest, key: Secret | None, /) -> Mapping[str, str]:
+        """Headers that carry the credentials."""
+        ...
+
+    def refusal(self, request: WireRequest, reply: WireReply, /) -> ApiError:
+        """The error that a reply outside 2xx stands for."""
+        ...

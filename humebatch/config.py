@@ -1,0 +1,177 @@
+"""Settings of a client: what it costs, how long it waits, how often it tries again, and where it finds its key.
+
+All are frozen structs that refuse values that make no sense with a `ConfigError` naming the field.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from urllib.parse import urlsplit
+
+import msgspec
+
+from .errors import ConfigError
+
+__all__ = [
+    "API_KEY_VARIABLE",
+    "BASE_URL_VARIABLE",
+    "Limits",
+    "PollPolicy",
+    "RetryPolicy",
+    "Secret",
+    "Timeouts",
+    "api_key_from",
+    "base_url_from",
+]
+
+API_KEY_VARIABLE = "HUME_API_KEY"
+BASE_URL_VARIABLE = "HUMEBATCH_BASE_URL"
+
+
+def _positive(owner: str, **values: float | None) -> None:
+    for name, value in values.items():
+        if value is not None and not (math.isfinite(value) and value > 0):
+            raise ConfigError(f"{owner}.{name}: must be greater than zero, got {value!r}", field=name)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """How much happens at once.
+
+    `uploads`: submissions being sent at the same time. `polls`: status requests at the same time.
+    `chunk`: bytes of a file held in memory per upload.
+
+    Memory of the sender: each upload holds the chunk being sent and at most one chunk in the socket's
+    write buffer, so the peak is about `uploads * 2 * chunk`, whatever the size of the files.
+    """
+
+    uploads: int = 8
+    polls: int = 64
+    chunk: int = 256 * 1024
+
+    def __post_init__(self) -> None:
+        _positive("Limits", uploads=self.uploads, polls=self.polls, chunk=self.chunk)
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
+    """Seconds to wait for the network; None waits for ever.
+
+    `connect`: until a connection stands, TLS included. `read`: between two pieces of an answer.
+    `answer`: from the last byte of a submission to the first byte of its answer.
+    There is no limit on a whole transfer: a large file may take as long as it makes progress.
+    """
+
+    connect: float | None = 10.0
+    read: float | None = 120.0
+    answer: float | None = 300.0
+
+    def __post_init__(self) -> None:
+        _positive("Timeouts", connect=self.connect, read=self.read, answer=self.answer)
+
+
+class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """When a failed request is sent again (never a submission that may have been accepted).
+
+    The wait before try n+1 is random between 0 and `min(cap, base * 2**n)` seconds; a `Retry-After`
+    from the server is a floor under it, up to `max_retry_after` seconds: a server that asks for
+    more gets no further try, and the error says how long it asked for.
+    `attempts` counts the first try.
+    """
+
+    attempts: int = 6
+    base: float = 1.0
+    cap: float = 60.0
+    max_retry_after: float = 900.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            "RetryPolicy", attempts=self.attempts, base=self.base, cap=self.cap, max_retry_after=self.max_retry_after
+        )
+
+
+class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often `Job.wait` asks.
+
+    The first wait is `first` seconds, each later one `factor` times longer up to `cap`, each spread
+    by `±jitter` (a share of the wait) so that many jobs do not ask in step.
+    """
+
+    first: float = 0.5
+    factor: float = 1.5
+    cap: float = 15.0
+    jitter: float = 0.2
+
+    def __post_init__(self) -> None:
+        _positive("PollPolicy", first=self.first, factor=self.factor, cap=self.cap)
+        if self.factor < 1:
+            raise ConfigError(f"PollPolicy.factor: must be at least 1, got {self.factor!r}", field="factor")
+        if not 0 <= self.jitter < 1:
+            raise ConfigError(f"PollPolicy.jitter: must be at least 0 and below 1, got {self.jitter!r}", field="jitter")
+
+
+class Secret:
+    """A value that does not show itself: `repr`, `str` and format give `***`; `reveal()` gives the value."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that puts it on the wire."""
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> str:
+        raise TypeError("a Secret is not pickled: it would be written out in the clear")
+
+
+def api_key_from(value: str | Secret | None) -> Secret | None:
+    """The key as given, else from `HUME_API_KEY`, else None. Raises `ConfigError` if it cannot be a header value."""
+    if isinstance(value, Secret):
+        return value
+    if value is None:
+        value = os.environ.get(API_KEY_VARIABLE)
+        if not value:
+            return None
+    if not value.strip() or not value.isascii() or not value.isprintable():
+        raise ConfigError(
+            "api_key: must be non-empty printable ASCII without line breaks (check for a stray newline or quote)",
+            field="api_key",
+        )
+    return Secret(value.strip())
+
+
+def base_url_from(value: str | None) -> str | None:
+    """The base URL as given, else from `HUMEBATCH_BASE_URL`, else None; without a trailing slash.
+
+    Raises `ConfigError` for anything but `http(s)://host[:port][/prefix]`.
+    """
+    if value is None:
+        value = os.environ.get(BASE_URL_VARIABLE) or None
+    if value is None:
+        return None
+    try:
+        parts = urlsplit(value)
+        usable = parts.scheme in ("http", "https") and parts.hostname is not None
+        _ = parts.port  # raises ValueError when it is not a number in range
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment or any(ch.isspace() for ch in value):
+        raise ConfigError(
+            f"base_url: must look like http://host:port or https://host/prefix, got {value!r}", field="base_url"
+        )
+    if parts.username or parts.password:
+        raise ConfigError("base_url: must not carry a user name or password", field="base_url")
+    return value.rstrip("/")
