@@ -1,0 +1,269 @@
+"""`BatchClient` and `Job`: the five operations of the batch API, and waiting for one job."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import importlib.metadata
+import os
+import random
+from collections.abc import AsyncIterator, Callable, Iterable
+from types import TracebackType
+from typing import Self
+
+import anyio
+import anyio.to_thread
+
+from .._transport.clock import Clock
+from .._transport.files import plan_uploads
+from .._transport.http import Progress, Stats, Transport
+from .._wire import batch as wire
+from .._wire import codec
+from .._wire.pacing import next_poll
+from ..config import (
+    Limits,
+    PollPolicy,
+    RetryPolicy,
+    Secret,
+    Timeouts,
+    api_key_from,
+    base_url_from,
+)
+from ..errors import ConfigError, JobFailed, WaitTimeout
+from ..jobs import JobDetails, Status, Submission
+from ..predictions import SourceResult
+from .embedded import embedded_server
+
+__all__ = ["BatchClient", "Job"]
+
+
+@functools.cache
+def _user_agent() -> str:
+    return f"humebatch/{importlib.metadata.version('humebatch')}"
+
+
+class BatchClient:
+    """The Expression Measurement batch API, v0. Enter it: `async with BatchClient(...) as client`.
+
+    `api_key`: else `HUME_API_KEY`; None for a server that asks for none. `base_url`: else
+    `HUMEBATCH_BASE_URL`; with neither, a server is started in a child process for as long as the
+    client is open (`humebatch.local.client` has its options). `limits`, `timeouts`, `retry`, `poll`:
+    see `humebatch.config`; all times are in seconds.
+
+    Raises `ConfigError` for settings that make no sense. One client serves any number of tasks.
+    """
+
+    def __init__(
+        self,
+        *,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        limits: Limits | None = None,
+        timeouts: Timeouts | None = None,
+        retry: RetryPolicy | None = None,
+        poll: PollPolicy | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self._key = api_key_from(api_key)
+        self._base_url = base_url_from(base_url)
+        self._limits = limits or Limits()
+        self._timeouts = timeouts or Timeouts()
+        self._retry = retry or RetryPolicy()
+        self._poll = poll or PollPolicy()
+        self._clock = clock
+        self._stack: contextlib.AsyncExitStack | None = None
+        self._transport: Transport | None = None
+        self._last_stats = Stats()
+
+    def __repr__(self) -> str:
+        return f"BatchClient(base_url={self._base_url!r})"
+
+    async def __aenter__(self) -> Self:
+        if self._stack is not None:
+            raise ConfigError("this client is open already; make another one")
+        async with contextlib.AsyncExitStack() as stack:
+            base_url, key = self._base_url, self._key
+            if base_url is None:
+                server = await stack.enter_async_context(embedded_server())
+                base_url, key = server.base_url, server.api_key
+            self._transport = await stack.enter_async_context(
+                Transport(
+                    wire.BatchService(),
+                    base_url=base_url,
+                    key=key,
+                    limits=self._limits,
+                    timeouts=self._timeouts,
+                    retry=self._retry,
+                    user_agent=await anyio.to_thread.run_sync(_user_agent),
+                    clock=self._clock,
+                )
+            )
+            # Made per opening: an anyio limiter belongs to the event loop that it is first used in.
+            self._uploads = anyio.CapacityLimiter(self._limits.uploads)
+            self._polls = anyio.CapacityLimiter(self._limits.polls)
+            self._stack = stack.pop_all()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        stack, self._stack = self._stack, None
+        if self._transport is not None:
+            self._last_stats, self._transport = self._transport.stats, None
+        if stack is not None:
+            await stack.__aexit__(kind, error, trace)
+
+    @property
+    def base_url(self) -> str | None:
+        """Where requests go; None while an embedded server has not been started."""
+        return self._base_url if self._transport is None else self._transport.base_url
+
+    @property
+    def stats(self) -> Stats:
+        """Counters since the client was opened: requests, resends, 429s, bytes up and down."""
+        return self._last_stats if self._transport is None else self._transport.stats
+
+    @property
+    def _open(self) -> Transport:
+        if self._transport is None:
+            raise ConfigError("the client is not open: use it inside `async with BatchClient(...) as client`")
+        return self._transport
+
+    async def submit(self, submission: Submission, *, progress: Progress | None = None) -> Job:
+        """Start one job and return it; files are streamed, at most `Limits.uploads` submissions at once.
+
+        `progress(n)` is told of every n bytes handed to the network, with a negative n when a failed
+        try starts over. Raises `SourceError` for a file that cannot be sent, `ApiError` when the server
+        refuses, `TransportError` when it cannot be reached, and `SubmissionUnknown` when the job may
+        exist although no answer came: nothing is ever submitted twice behind your back.
+        """
+        transport = self._open
+        async with self._uploads:
+            files = await plan_uploads(submission.files)
+            reply = await transport.send(wire.submit_request(submission, files), progress=progress)
+        return self.job(codec.decode_job_id(reply.body))
+
+    def job(self, job_id: str) -> Job:
+        """A job by its id. No I/O: whether it exists shows when it is asked."""
+        wire.details_request(job_id)  # raises ConfigError for what cannot be an id
+        return Job(self, job_id)
+
+    async def list_jobs(
+        self,
+        *,
+        limit: int | None = None,
+        status: Iterable[str] | str | None = None,
+        when: str | None = None,
+        timestamp_ms: int | None = None,
+        sort_by: str | None = None,
+        direction: str | None = None,
+    ) -> AsyncIterator[JobDetails]:
+        """Jobs of this key, newest first unless told otherwise: `async for details in client.list_jobs(...)`.
+
+        `limit`: at most so many (the server's default is 50). `status`: one or several statuses.
+        `when`: `created_before` or `created_after` the Unix time `timestamp_ms` in milliseconds.
+        `sort_by`: `created`, `started` or `ended`; `direction`: `asc` or `desc`.
+        Raises `ConfigError` naming the argument.
+        """
+        request = wire.list_request(
+            limit=limit, status=status, when=when, timestamp_ms=timestamp_ms, sort_by=sort_by, direction=direction
+        )
+        async with self._polls:
+            reply = await self._open.send(request)
+        for details in codec.decode_jobs(reply.body):
+            yield details
+
+    async def details(self, job_id: str) -> JobDetails:
+        """What the server says of a job. Raises `NotFound` if this key has no such job."""
+        async with self._polls:
+            reply = await self._open.send(wire.details_request(job_id))
+        return codec.decode_job(reply.body)
+
+
+class Job:
+    """One job on the server: made by `BatchClient.submit` or `BatchClient.job`."""
+
+    def __init__(self, client: BatchClient, job_id: str) -> None:
+        self.id = job_id
+        self._client = client
+
+    def __repr__(self) -> str:
+        return f"Job({self.id!r})"
+
+    async def details(self) -> JobDetails:
+        """The request as the server understood it, and the state. Raises `NotFound`."""
+        return await self._client.details(self.id)
+
+    async def wait(
+        self,
+        *,
+        timeout: float | None = None,
+        poll: PollPolicy | None = None,
+        on_state: Callable[[JobDetails], None] | None = None,
+    ) -> JobDetails:
+        """Wait until the job is COMPLETED and return its details.
+
+        `timeout` in seconds, None waits for ever. `on_state` is called with every answer on the way.
+        Raises `JobFailed` with the server's message, `WaitTimeout` when the time is up (the job goes
+        on; its id is on the exception), and what `details` raises.
+        """
+        if timeout is not None and timeout < 0:
+            raise ConfigError(f"timeout: must not be negative, got {timeout!r}", field="timeout")
+        client = self._client
+        clock = client._open.clock
+        deadline = None if timeout is None else clock.now() + timeout
+        polls = 0
+        while True:
+            # The request itself may hang or be tried again for longer than the caller has time.
+            with anyio.move_on_after(None if deadline is None else max(deadline - clock.now(), 5.0)) as scope:
+                details = await self.details()
+            if scope.cancelled_caught:
+                raise self._timed_out(timeout, "the server did not answer")
+            if on_state is not None:
+                on_state(details)
+            state = details.state
+            if state.status == Status.COMPLETED:
+                return details
+            if state.status == Status.FAILED:
+                raise JobFailed(
+                    f"job {self.id} failed: {state.message or 'the server gave no reason'}",
+                    job_id=self.id,
+                    details=details,
+                )
+            polls += 1
+            wait = next_poll(
+                poll or client._poll,
+                polls=polls,
+                remaining=None if deadline is None else deadline - clock.now(),
+                chance=random.random(),  # noqa: S311
+            )
+            if wait is None:
+                raise self._timed_out(timeout, f"it is {state.status}")
+            await clock.sleep(wait)
+
+    def _timed_out(self, timeout: float | None, why: str) -> WaitTimeout:
+        return WaitTimeout(
+            f"job {self.id} has not ended within {timeout:g} s ({why}); it goes on: "
+            f'take it up again with client.job("{self.id}")',
+            job_id=self.id,
+        )
+
+    async def predictions(self) -> list[SourceResult]:
+        """All predictions, one `SourceResult` per file, URL or text list sent.
+
+        Raises `InvalidRequest` while the job has not completed, `DecodeError` for an answer that is
+        not what the schema says.
+        """
+        async with self._client._polls:
+            reply = await self._client._open.send(wire.predictions_request(self.id))
+        return codec.decode_predictions(reply.body)
+
+    async def save_predictions(self, path: str | os.PathLike[str]) -> int:
+        """Save the predictions as the server sent them; the file appears whole or not at all. Returns its bytes."""
+        async with self._client._polls:
+            return await self._client._open.save(wire.predictions_request(self.id), os.fspath(path))
+
+    async def save_artifacts(self, path: str | os.PathLike[str]) -> int:
+        """Save the artifacts ZIP (CSV per file and model); the file appears whole or not at all. Returns its bytes."""
+        async with self._client._polls:
+            return await self._client._open.save(wire.artifacts_request(self.id), os.fspath(path))

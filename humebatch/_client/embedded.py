@@ -1,0 +1,98 @@
+"""A server of one's own, in a child process, for as long as a block runs.
+
+The child gets its key in its environment (an argument would show in the process list) and ends when
+its stdin closes, so it cannot outlive this process, however that ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator
+
+import anyio
+import anyio.to_thread
+import msgspec
+from anyio.streams.buffered import BufferedByteReceiveStream
+
+from ..config import API_KEY_VARIABLE, Secret
+from ..errors import ConnectFailed
+
+__all__ = ["Embedded", "embedded_server"]
+
+_START_LIMIT = 60.0
+_STOP_LIMIT = 10.0
+
+
+class Embedded(msgspec.Struct, frozen=True):
+    """Where the child listens, and the key that it takes."""
+
+    base_url: str
+    api_key: Secret
+
+
+class _Temporary:
+    """What exists for the child only: a file for its stderr, and a folder for its data unless it has one."""
+
+    def __init__(self, data: str | os.PathLike[str] | None) -> None:
+        self.stderr = tempfile.TemporaryFile()
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        if data is None:
+            # ignore_cleanup_errors: a measuring process may still be closing its files.
+            self._folder = tempfile.TemporaryDirectory(prefix="humebatch-", ignore_cleanup_errors=True)
+            data = self._folder.name
+        self.data = os.fspath(data)
+
+    def said(self) -> str:
+        self.stderr.seek(0)
+        return self.stderr.read()[-2000:].decode("utf-8", "replace").strip()
+
+    def cleanup(self) -> None:
+        self.stderr.close()
+        if self._folder is not None:
+            self._folder.cleanup()
+
+
+@contextlib.asynccontextmanager
+async def embedded_server(*, data: str | os.PathLike[str] | None = None, measure: str = "local") -> AsyncIterator[Embedded]:
+    """Start `python -m humebatch.server` on a free loopback port and stop it at the end of the block.
+
+    `data`: the folder for jobs and results; without one they go to a temporary folder that is removed
+    at the end. `measure`: `local` (open models) or `fixed` (made-up scores, for tests only).
+    Raises `ConnectFailed` with what the child wrote if it does not come up.
+    """
+    key = secrets.token_urlsafe(24)
+    async with contextlib.AsyncExitStack() as stack:
+        temporary = await anyio.to_thread.run_sync(_Temporary, data)
+        stack.push_async_callback(anyio.to_thread.run_sync, temporary.cleanup)
+        stderr = temporary.stderr
+        command = [sys.executable, "-m", "humebatch.server", "--data", temporary.data, "--port", "0"]
+        command += ["--measure", measure, "--until-stdin-closes"]
+        async with await anyio.open_process(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=stderr,
+            env={**os.environ, API_KEY_VARIABLE: key},
+        ) as child:
+            try:
+                assert child.stdout is not None
+                try:
+                    with anyio.fail_after(_START_LIMIT):
+                        line = await BufferedByteReceiveStream(child.stdout).receive_until(b"\n", 1000)
+                except (anyio.EndOfStream, anyio.IncompleteRead, TimeoutError) as error:
+                    said = await anyio.to_thread.run_sync(temporary.said)
+                    raise ConnectFailed(f"the embedded server did not start: {said or 'it said nothing'}") from error
+                yield Embedded(base_url=line.decode().strip(), api_key=Secret(key))
+            finally:
+                with anyio.CancelScope(shield=True):
+                    assert child.stdin is not None
+                    await child.stdin.aclose()
+                    with anyio.move_on_after(_STOP_LIMIT):
+                        await child.wait()
+                    if child.returncode is None:
+                        child.kill()
