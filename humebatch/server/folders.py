@@ -1,0 +1,111 @@
+"""Where things lie in `--data DIR`, and the order in which they get there.
+
+    jobs.db  lock
+    incoming/<id>/0 1 …            an upload that is not accepted yet
+    jobs/<id>/input/0 1 …          its files, until the job has ended
+    jobs/<id>/predictions.json     the results, complete from the moment the name exists
+    jobs/<id>/artifacts.zip        made when it is first asked for
+
+Names here are ids and numbers, never names that a client chose.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+from pathlib import Path
+
+from .measure import Media
+
+__all__ = ["Folders"]
+
+
+class Folders:
+    """The folder tree below `root`. Methods that touch the disk block."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self._incoming = root / "incoming"
+        self._jobs = root / "jobs"
+
+    def prepare(self, known: set[str]) -> None:
+        """Make the tree, and remove uploads and job folders that no accepted job (`known`) owns."""
+        shutil.rmtree(self._incoming, ignore_errors=True)
+        for folder in (self._incoming, self._jobs):
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+        for folder in self._jobs.iterdir():
+            if folder.name not in known:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def incoming(self, job_id: str) -> Path:
+        """Where an upload is collected; made by whoever writes its first file."""
+        return self._incoming / job_id
+
+    def drop_incoming(self, job_id: str) -> None:
+        """Forget a refused or broken upload."""
+        shutil.rmtree(self._incoming / job_id, ignore_errors=True)
+
+    def admit(self, job_id: str) -> None:
+        """Move a whole upload to its job's folder, durably. To be called before the job is recorded."""
+        home = self._jobs / job_id
+        home.mkdir(mode=0o700)
+        collected = self._incoming / job_id
+        if collected.exists():
+            _sync(collected)
+            collected.rename(home / "input")
+        else:
+            (home / "input").mkdir()
+        _sync(home)
+        _sync(self._jobs)
+
+    def drop_job(self, job_id: str) -> None:
+        """Undo `admit` for a job that could not be recorded."""
+        shutil.rmtree(self._jobs / job_id, ignore_errors=True)
+
+    def input(self, job_id: str, number: int) -> Path:
+        """The job's file of this number."""
+        return self._jobs / job_id / "input" / str(number)
+
+    def scratch(self, job_id: str) -> Path:
+        """A folder for members of archives, removed with the inputs."""
+        folder = self._jobs / job_id / "input" / "members"
+        folder.mkdir(parents=True, exist_ok=True)
+        return folder
+
+    def write_text(self, job_id: str, number: int, text: str) -> Media:
+        """A string of the request as a file to measure."""
+        data = text.encode()
+        path = self._jobs / job_id / "input" / f"text-{number}"
+        path.write_bytes(data)
+        digest = hashlib.md5(data, usedforsecurity=False).hexdigest()
+        return Media(path=str(path), name=str(number), file_type="text", md5sum=digest)
+
+    def forget_inputs(self, job_id: str) -> None:
+        """Delete what was uploaded: the job has ended."""
+        shutil.rmtree(self._jobs / job_id / "input", ignore_errors=True)
+
+    def draft(self, job_id: str) -> Path:
+        """Where results are written before they are complete."""
+        return self._jobs / job_id / "predictions.part"
+
+    def publish(self, job_id: str) -> None:
+        """The draft is complete and flushed: give it its name, durably."""
+        self.draft(job_id).rename(self.predictions(job_id))
+        _sync(self._jobs / job_id)
+
+    def predictions(self, job_id: str) -> Path:
+        """The job's results."""
+        return self._jobs / job_id / "predictions.json"
+
+    def artifacts(self, job_id: str) -> Path:
+        """The job's artifacts ZIP, if it has been made."""
+        return self._jobs / job_id / "artifacts.zip"
+
+
+def _sync(folder: Path) -> None:
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)

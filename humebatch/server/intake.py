@@ -1,0 +1,235 @@
+"""The way in: an upload becomes files on disk with their md5, or a `Refused` that names what is wrong.
+
+Nothing is held in memory but one piece of a part, every size is counted while it arrives, and a
+stalled or cut upload leaves nothing behind. Real clients send the `json` part as a plain field or as
+a file, before or after the files, with any content type or none; all of that is accepted.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import hashlib
+import os
+from collections.abc import Awaitable
+from pathlib import Path
+from typing import IO, Any, TypeVar
+
+import aiohttp
+import anyio.to_thread
+import msgspec
+from aiohttp import web
+from msgspec import UNSET
+
+from .._wire.batch import RequestBody
+from .._wire.codec import decode
+from .._wire.multipart import read_disposition
+from ..errors import ConfigError, DecodeError
+from ..jobs import MODEL_NAMES, File, check_request
+
+__all__ = ["IntakeLimits", "Received", "Refused", "receive"]
+
+T = TypeVar("T")
+
+
+class IntakeLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one request may bring, and how long a client may pause in the middle of it (seconds)."""
+
+    file_bytes: int = 5 * 2**30
+    request_bytes: int = 20 * 2**30
+    json_bytes: int = 64 * 2**20
+    parts: int = 1000
+    stall: float = 60.0
+
+
+class Received(msgspec.Struct):
+    """A whole, valid submission: its JSON, and its files in order, lying in the folder as `0`, `1`, …"""
+
+    body: RequestBody
+    files: list[File]
+
+
+class Refused(Exception):
+    """The request is refused: HTTP `status`, a message for the user and the field that it is about."""
+
+    def __init__(self, status: int, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.message = message
+        self.field = field
+
+
+# Big enough that a hop to a thread costs little beside the write, small enough to hold for each upload.
+_PIECE = 1024 * 1024
+_body_decoder = msgspec.json.Decoder(RequestBody)
+
+
+async def receive(request: web.Request, folder: Path, limits: IntakeLimits) -> Received:
+    """Read a submission into `folder` (made here, by the first file). Raises `Refused`."""
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        raise Refused(415, "compressed request bodies are not accepted: send it without Content-Encoding")
+    if (request.content_length or 0) > limits.request_bytes:
+        raise Refused(413, f"the request is larger than the {limits.request_bytes} bytes that this server takes")
+    try:
+        if request.content_type.startswith("multipart/"):
+            json, files = await _form(request, folder, limits)
+        else:
+            json, files = await _limited(request.content, limits, limits.json_bytes, "the JSON body"), []
+            if not json.strip():
+                raise Refused(400, "the request has no body: send JSON, or a form with file parts", "body")
+    except TimeoutError:
+        raise Refused(408, f"the upload paused for more than {limits.stall:g} s") from None
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise Refused(507, "the server has no room to store this upload") from error
+        raise
+    body = _parse(json)
+    try:
+        check_request(
+            models=body.models,
+            transcription=body.transcription,
+            urls=_or_empty(body.urls),
+            text=_or_empty(body.text),
+            callback_url=body.callback_url,
+            notify=body.notify,
+            files=len(files),
+        )
+    except ConfigError as error:
+        raise Refused(400, str(error), error.field) from None
+    return Received(body=body, files=files)
+
+
+def _or_empty(value: Any) -> list[str]:
+    return value or []
+
+
+def _parse(json: bytes) -> RequestBody:
+    if not json.strip():
+        return RequestBody()
+    try:
+        body = decode(_body_decoder, json, "the request")
+    except DecodeError as error:
+        field = error.path.removeprefix("$").removeprefix(".") or "json"
+        raise Refused(400, f"{field}: {error}", field) from None
+    # What the structs ignore, because servers may grow fields, is a mistake when it comes from a client.
+    raw = msgspec.json.decode(json)
+    models = raw.get("models")
+    for name in models if isinstance(models, dict) else ():
+        if name not in MODEL_NAMES:
+            raise Refused(
+                400, f"models.{name}: no such model; there are {', '.join(MODEL_NAMES)}", f"models.{name}"
+            )
+    if body.models is UNSET:
+        for name in MODEL_NAMES:
+            if name in raw:
+                raise Refused(400, f'{name}: models go under "models": {{"models": {{"{name}": {{}}}}}}', name)
+    for number, text in enumerate(_or_empty(body.text)):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise Refused(400, f"text[{number}]: not valid Unicode (a lone surrogate)", "text") from None
+    return body
+
+
+async def _limited(content: Any, limits: IntakeLimits, most: int, what: str) -> bytes:
+    data = bytearray()
+    while piece := await _next(content.read(_PIECE), limits):
+        data += piece
+        if len(data) > most:
+            raise Refused(413, f"{what} is larger than the {most} bytes that this server takes")
+    return bytes(data)
+
+
+async def _next(reading: Awaitable[T], limits: IntakeLimits) -> T:
+    async with asyncio.timeout(limits.stall):
+        return await reading
+
+
+async def _form(request: web.Request, folder: Path, limits: IntakeLimits) -> tuple[bytes, list[File]]:
+    json: bytes | None = None
+    files: list[File] = []
+    try:
+        reader = await request.multipart()
+        for _ in range(limits.parts):
+            part = await _next(reader.next(), limits)
+            if part is None:
+                if not reader.at_eof():
+                    raise Refused(400, "the form does not end with its final boundary")
+                return json or b"", files
+            name, filename = _names(part)
+            if not isinstance(part, aiohttp.BodyPartReader):
+                raise Refused(400, f"part {name!r}: a multipart inside a form is not accepted", name)
+            if name == "json":
+                if json is not None:
+                    raise Refused(400, "json: more than one part of this name", "json")
+                json = await _limited(_Part(part), limits, limits.json_bytes, "the json part")
+            elif name == "file":
+                files.append(await _store(part, filename, folder / str(len(files)), limits))
+            else:
+                raise Refused(400, f"{name}: no such part; a form has parts named json and file", name)
+    except (ValueError, AssertionError, aiohttp.http_exceptions.BadHttpMessage) as error:
+        # aiohttp's way to say that the form is malformed or ends too early.
+        raise Refused(400, f"the form is malformed or ends too early: {error}") from None
+    raise Refused(413, f"more than {limits.parts} parts in one form")
+
+
+def _names(part: Any) -> tuple[str, str | None]:
+    parameters = read_disposition(part.headers.get("Content-Disposition", ""))
+    if parameters is None or not parameters.get("name"):
+        raise Refused(400, "a part of the form has no valid Content-Disposition with a name")
+    filename = parameters.get("filename")
+    if filename is not None:
+        # aiohttp hands bytes that are not UTF-8 over as surrogates; an echo must be valid JSON.
+        filename = filename.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    return parameters["name"].encode("utf-8", "replace").decode(), filename
+
+
+class _Part:
+    """A part with the `read(n)` of a stream."""
+
+    def __init__(self, part: aiohttp.BodyPartReader) -> None:
+        self._part = part
+
+    async def read(self, size: int) -> bytes:
+        return bytes(await self._part.read_chunk(size))
+
+
+async def _store(part: aiohttp.BodyPartReader, filename: str | None, target: Path, limits: IntakeLimits) -> File:
+    digest = hashlib.md5(usedforsecurity=False)
+    label = filename or "file"
+    total = 0
+    out = await anyio.to_thread.run_sync(_create, target)
+    try:
+        pending = bytearray()
+        while piece := await _next(part.read_chunk(_PIECE), limits):
+            total += len(piece)
+            if total > limits.file_bytes:
+                raise Refused(413, f"{label}: larger than the {limits.file_bytes} bytes that this server takes", "file")
+            pending += piece
+            if len(pending) >= _PIECE:
+                await anyio.to_thread.run_sync(_keep, out, digest, bytes(pending))
+                pending.clear()
+        await anyio.to_thread.run_sync(_keep, out, digest, bytes(pending))
+        await anyio.to_thread.run_sync(_flush, out)
+    finally:
+        out.close()
+    if not total:
+        raise Refused(400, f"{label}: the file is empty", "file")
+    return File(md5sum=digest.hexdigest(), filename=filename, content_type=part.headers.get("Content-Type"))
+
+
+def _create(target: Path) -> IO[bytes]:
+    target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    # Unbuffered: pieces are large, and closing must have nothing left to write.
+    return target.open("xb", buffering=0)
+
+
+def _keep(out: IO[bytes], digest: Any, data: bytes) -> None:
+    digest.update(data)
+    view = memoryview(data)
+    while view:
+        view = view[out.write(view) :]
+
+
+def _flush(out: IO[bytes]) -> None:
+    os.fsync(out.fileno())

@@ -1,0 +1,123 @@
+"""What measures: the `Measurer` protocol, and the lookup of measurers by name.
+
+A measurer answers for one model (`face`, `language`, …) on one file at a time. It is plain
+synchronous code that knows neither the network nor the database; the runner calls it in a child
+process, because media are opened with native code. What it cannot measure it leaves out: a score that
+nobody measured is absent, never invented.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import msgspec
+
+from ...predictions import ModelPredictions
+
+__all__ = ["APPLIES_TO", "FileType", "MeasureMode", "Measured", "Measurer", "Media", "Unmeasurable", "available", "home", "load", "measure"]
+
+FileType = Literal["text", "image", "audio", "video", "landmarks", "unknown"]
+"""What a file holds; `landmarks` is a JSON file, the input of facemesh."""
+MeasureMode = Literal["local", "fixed"]
+
+
+class Media(msgspec.Struct, frozen=True):
+    """One file to measure, already on disk.
+
+    `path`: where it lies (its name there means nothing). `name`: how results call it. `file_type`: what
+    its first bytes and its name say it is. `md5sum`: lower-case hex of the whole file.
+    """
+
+    path: str
+    name: str
+    file_type: FileType
+    md5sum: str
+
+
+class Measured(msgspec.Struct):
+    """What a measurer found in one file.
+
+    `predictions`: as the API spells them, with every requested optional that was not measured null.
+    `notes`: one sentence for each thing that was asked for and not measured; they become entries of
+    `results.errors` next to the predictions.
+    """
+
+    predictions: ModelPredictions[Any]
+    notes: list[str] = []
+
+
+class Unmeasurable(Exception):
+    """This file cannot be measured; the message is for the user and becomes its entry in `results.errors`."""
+
+
+@runtime_checkable
+class Measurer(Protocol):
+    """Measures one model. Built once per process, called many times, never concurrently."""
+
+    model: str
+    """`face`, `burst`, `prosody`, `language`, `ner` or `facemesh`."""
+
+    file_types: frozenset[str]
+    """Which `Media.file_type` it reads; other files are not shown to it."""
+
+    def measure(self, media: Media, config: Any, /) -> Measured:
+        """Measure one file. `config` is the model's struct of `humebatch.jobs` with every default filled in.
+
+        Raises `Unmeasurable` when the file is damaged, of the wrong kind, or holds nothing to measure on.
+        """
+        ...
+
+
+APPLIES_TO: dict[str, frozenset[FileType]] = {
+    "face": frozenset({"image", "video"}),
+    "burst": frozenset({"audio", "video"}),
+    "prosody": frozenset({"audio", "video"}),
+    "language": frozenset({"text", "audio", "video"}),
+    "ner": frozenset({"text", "audio", "video"}),
+    "facemesh": frozenset({"landmarks"}),
+}
+"""Which files each model is about, whoever measures it (API reference, recommended input file types)."""
+
+# Where each model's measurer lives, by mode. Imported on first use only: each pulls its own extras.
+_HOMES: dict[MeasureMode, dict[str, str]] = {
+    "local": {"face": "face", "language": "language"},
+    "fixed": dict.fromkeys(("face", "burst", "prosody", "language", "ner", "facemesh"), "fixed"),
+}
+
+
+def available(mode: MeasureMode) -> tuple[str, ...]:
+    """The models that `mode` has a measurer for, whether or not its extra is installed."""
+    return tuple(_HOMES[mode])
+
+
+def home(model: str, mode: MeasureMode) -> str:
+    """The module that measures `model`. Raises `Unmeasurable` when this version has none; imports nothing."""
+    name = _HOMES[mode].get(model)
+    if name is None:
+        raise Unmeasurable(
+            f"{model} is not measured: this version has no open model for it "
+            f"(the extra 'local' measures {' and '.join(_HOMES['local'])})"
+        )
+    return name
+
+
+@functools.cache
+def load(model: str, mode: MeasureMode) -> Measurer:
+    """The measurer of `model`, built once per process. Raises `Unmeasurable` naming the extra to install."""
+    name = home(model, mode)
+    try:
+        module = importlib.import_module(f"{__name__}.{name}")
+    except ImportError as error:
+        raise Unmeasurable(
+            f"{model} is not measured: the extra 'local' is not installed on the server "
+            f"(pip install 'humebatch[local]'; missing: {error.name})"
+        ) from error
+    measurer: Measurer = module.measurer(model)
+    return measurer
+
+
+def measure(model: str, mode: MeasureMode, media: Media, config: Any) -> Measured:
+    """Load and measure in one call: the function that the runner sends to its child processes."""
+    return load(model, mode).measure(media, config)

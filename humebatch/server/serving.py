@@ -1,0 +1,136 @@
+"""Running the application: one listening socket, the base URL on stdout, and an orderly stop."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import ipaddress
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import anyio
+from aiohttp import web
+
+from ..errors import ConfigError
+from .app import create_app
+from .measure import MeasureMode
+
+__all__ = ["serve"]
+
+# Uploads and downloads in flight get this long to end when the server is told to stop, in seconds.
+_DRAIN = 10.0
+
+
+async def serve(
+    data: Path,
+    *,
+    host: str = "127.0.0.1",
+    port: int = 8000,
+    api_keys: Sequence[str] = (),
+    measure: MeasureMode = "local",
+    until_stdin_closes: bool = False,
+    ready: Callable[[str], None] | None = None,
+) -> None:
+    """Serve until SIGINT or SIGTERM (or the end of stdin). `port=0` picks a free one.
+
+    The first line on stdout is the base URL, written when connections are accepted; `ready` takes its
+    place. Raises `ConfigError` for a bad address, a folder in use, or an open server on a public
+    address: without keys it listens on loopback only.
+    """
+    if not api_keys and not _loopback(host):
+        raise ConfigError(
+            f"api_key: a server on {host} needs one (--api-key or HUME_API_KEY); without a key it listens on "
+            "127.0.0.1 only",
+            field="api_key",
+        )
+    app = create_app(data, api_keys=api_keys, measure=measure)
+    # Requests carry people's file names and, in query strings, callers' own ids: no access log.
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    await runner.setup()
+    try:
+        site = web.TCPSite(runner, host, port)
+        try:
+            await site.start()
+        except (OSError, OverflowError) as error:
+            raise ConfigError(f"host/port: cannot listen on {host}:{port}: {error}", field="port") from error
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        (ready or _announce)(_base_url(runner, host))
+        async with anyio.create_task_group() as group:
+            if until_stdin_closes:
+                group.start_soon(_watch_stdin, stop)
+            await stop.wait()
+            group.cancel_scope.cancel()
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+        await runner.cleanup()
+
+
+def _announce(base_url: str) -> None:
+    print(base_url, flush=True)  # noqa: T201 - stdout is this command's data
+
+
+def _base_url(runner: web.AppRunner, host: str) -> str:
+    port = runner.addresses[0][1]
+    shown = host if host not in ("", "0.0.0.0", "::") else "127.0.0.1"  # noqa: S104 - compared, not bound
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+def _loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+async def _watch_stdin(stop: asyncio.Event) -> None:
+    """Set `stop` at the end of stdin: the parent is gone, or wants us to be."""
+    loop = asyncio.get_running_loop()
+    reader = asyncio.StreamReader()
+    transport, _ = await loop.connect_read_pipe(lambda: asyncio.StreamReaderProtocol(reader), sys.stdin)
+    try:
+        while await reader.read(4096):
+            pass
+    finally:
+        transport.close()
+    stop.set()
+
+
+def main(arguments: Sequence[str]) -> int:
+    """`python -m humebatch.server`: what the embedded server runs; `humebatch serve` is the same with help."""
+    import argparse
+
+    from ..config import API_KEY_VARIABLE
+
+    parser = argparse.ArgumentParser(prog="python -m humebatch.server")
+    parser.add_argument("--data", type=Path, required=True)
+    parser.add_argument("--port", type=int, default=8000)
+    parser.add_argument("--measure", choices=("local", "fixed"), default="local")
+    parser.add_argument("--until-stdin-closes", action="store_true")
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    key = os.environ.pop(API_KEY_VARIABLE, "")
+    try:
+        with contextlib.suppress(KeyboardInterrupt):
+            asyncio.run(
+                serve(
+                    chosen.data,
+                    port=chosen.port,
+                    api_keys=[key] if key else [],
+                    measure=chosen.measure,
+                    until_stdin_closes=chosen.until_stdin_closes,
+                )
+            )
+    except ConfigError as error:
+        print(error, file=sys.stderr)  # noqa: T201 - a command's message
+        return 2
+    return 0

@@ -1,0 +1,209 @@
+"""Jobs in SQLite: one file, one owner, one connection used from one thread at a time; legal state changes only.
+
+    QUEUED ──claim──▶ IN_PROGRESS ──finish──▶ COMPLETED
+      ▲                   │ └──────fail─────▶ FAILED
+      └─────requeue───────┘
+
+A change names the state that it leaves, so a job moves once or not at all. `accept` returns after the
+row is on disk (`synchronous=FULL`): a 200 that the client saw is never taken back by a crash.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import sqlite3
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+import msgspec
+
+from ..errors import ConfigError
+
+__all__ = ["JobRow", "ListFilter", "Store"]
+
+T = TypeVar("T")
+SCHEMA_VERSION = 1
+
+_SCHEMA = """
+CREATE TABLE job (
+    seq             INTEGER PRIMARY KEY,
+    id              TEXT NOT NULL UNIQUE,
+    tenant          TEXT NOT NULL,
+    status          TEXT NOT NULL CHECK (status IN ('QUEUED', 'IN_PROGRESS', 'COMPLETED', 'FAILED')),
+    created_ms      INTEGER NOT NULL,
+    started_ms      INTEGER,
+    ended_ms        INTEGER,
+    attempts        INTEGER NOT NULL DEFAULT 0,
+    request         BLOB NOT NULL,
+    message         TEXT,
+    num_predictions INTEGER,
+    num_errors      INTEGER
+) STRICT;
+CREATE INDEX job_created ON job (tenant, created_ms);
+CREATE INDEX job_started ON job (tenant, started_ms);
+CREATE INDEX job_ended ON job (tenant, ended_ms);
+CREATE INDEX job_queue ON job (status, seq);
+"""
+
+_COLUMNS = "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors"
+
+
+class JobRow(msgspec.Struct, frozen=True):
+    """A job as stored. Times are Unix milliseconds; `request` is the echo of the request as JSON."""
+
+    id: str
+    tenant: str
+    status: str
+    created_ms: int
+    started_ms: int | None
+    ended_ms: int | None
+    attempts: int
+    request: bytes
+    message: str | None
+    num_predictions: int | None
+    num_errors: int | None
+
+
+class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
+    """What a job list is asked for."""
+
+    limit: int = 50
+    statuses: Sequence[str] = ()
+    when: Literal["created_before", "created_after"] | None = None
+    timestamp_ms: int | None = None
+    sort_by: Literal["created", "started", "ended"] = "created"
+    direction: Literal["asc", "desc"] = "desc"
+
+
+class Store:
+    """The job table. Methods block; the server calls them in a worker thread, one at a time."""
+
+    def __init__(self, folder: Path) -> None:
+        """Open or create `folder/jobs.db`.
+
+        Raises `ConfigError` when another server uses the folder, or when a newer version wrote it.
+        """
+        folder.mkdir(parents=True, exist_ok=True)
+        self._lock = (folder / "lock").open("a")
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            self._lock.close()
+            raise ConfigError(f"data: {folder} is in use by another server", field="data") from error
+        self._turn = threading.Lock()
+        self._db = sqlite3.connect(folder / "jobs.db", isolation_level=None, check_same_thread=False)
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "trusted_schema=OFF"):
+            self._db.execute(f"PRAGMA {pragma}")
+        (version,) = self._db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif version != SCHEMA_VERSION:
+            self.close()
+            raise ConfigError(
+                f"data: {folder} was written by another version of humebatch (schema {version}, "
+                f"this one reads {SCHEMA_VERSION}); use that version or an empty folder",
+                field="data",
+            )
+
+    def close(self) -> None:
+        """Close the database and let another server have the folder."""
+        self._db.close()
+        self._lock.close()
+
+    def accept(self, *, job_id: str, tenant: str, created_ms: int, request: bytes) -> None:
+        """Record a new job as QUEUED, durably."""
+        self._change(
+            "INSERT INTO job (id, tenant, status, created_ms, request) VALUES (?, ?, 'QUEUED', ?, ?)",
+            (job_id, tenant, created_ms, request),
+        )
+
+    def claim(self, *, now_ms: int) -> JobRow | None:
+        """Take the oldest QUEUED job and make it IN_PROGRESS; None if there is none."""
+        with self._turn:
+            row = self._db.execute(
+                "UPDATE job SET status = 'IN_PROGRESS', started_ms = coalesce(started_ms, ?), attempts = attempts + 1 "
+                "WHERE seq = (SELECT seq FROM job WHERE status = 'QUEUED' ORDER BY seq LIMIT 1) "
+                f"RETURNING {_COLUMNS}",
+                (now_ms,),
+            ).fetchone()
+        return None if row is None else JobRow(*row)
+
+    def finish(self, job_id: str, *, ended_ms: int, num_predictions: int, num_errors: int) -> None:
+        """IN_PROGRESS to COMPLETED; the results are on disk already."""
+        self._move(
+            "UPDATE job SET status = 'COMPLETED', ended_ms = max(?, started_ms), num_predictions = ?, num_errors = ? "
+            "WHERE id = ? AND status = 'IN_PROGRESS'",
+            (ended_ms, num_predictions, num_errors, job_id),
+        )
+
+    def fail(self, job_id: str, *, ended_ms: int, message: str) -> None:
+        """IN_PROGRESS to FAILED with the reason that the client will read."""
+        self._move(
+            "UPDATE job SET status = 'FAILED', ended_ms = max(?, started_ms), message = ? "
+            "WHERE id = ? AND status = 'IN_PROGRESS'",
+            (ended_ms, message, job_id),
+        )
+
+    def requeue(self, job_id: str) -> None:
+        """IN_PROGRESS back to QUEUED because the server stops; the broken-off try does not count."""
+        self._move(
+            "UPDATE job SET status = 'QUEUED', attempts = attempts - 1 WHERE id = ? AND status = 'IN_PROGRESS'",
+            (job_id,),
+        )
+
+    def recover(self, *, now_ms: int, max_attempts: int) -> list[str]:
+        """After a crash: queue again what was IN_PROGRESS, but fail what was begun `max_attempts` times.
+
+        Returns the ids of the jobs that failed. A job whose measuring kills the server must not do so for ever.
+        """
+        with self._turn:
+            failed = self._db.execute(
+                "UPDATE job SET status = 'FAILED', ended_ms = max(?, started_ms), message = ? "
+                "WHERE status = 'IN_PROGRESS' AND attempts >= ? RETURNING id",
+                (now_ms, f"the server went down {max_attempts} times while measuring this job", max_attempts),
+            ).fetchall()
+            self._db.execute("UPDATE job SET status = 'QUEUED' WHERE status = 'IN_PROGRESS'")
+        return [job_id for (job_id,) in failed]
+
+    def get(self, job_id: str, *, tenant: str) -> JobRow | None:
+        """One job of this tenant, or None."""
+        with self._turn:
+            row = self._db.execute(
+                f"SELECT {_COLUMNS} FROM job WHERE id = ? AND tenant = ?", (job_id, tenant)
+            ).fetchone()
+        return None if row is None else JobRow(*row)
+
+    def known(self) -> set[str]:
+        """The ids of all jobs, for sweeping folders that belong to none."""
+        with self._turn:
+            return {job_id for (job_id,) in self._db.execute("SELECT id FROM job")}
+
+    def list_jobs(self, wanted: ListFilter, *, tenant: str) -> list[JobRow]:
+        """Jobs by filter. Jobs without the timestamp that is sorted by come last in either direction."""
+        where, values = ["tenant = ?"], [tenant]
+        if wanted.statuses:
+            where.append(f"status IN ({', '.join('?' * len(wanted.statuses))})")
+            values += wanted.statuses
+        parameters: list[str | int] = [*values]
+        if wanted.timestamp_ms is not None:
+            where.append("created_ms > ?" if wanted.when == "created_after" else "created_ms < ?")
+            parameters.append(wanted.timestamp_ms)
+        # Column and direction come from the Literals of ListFilter, never from the request's text.
+        column, way = f"{wanted.sort_by}_ms", wanted.direction.upper()
+        query = (
+            f"SELECT {_COLUMNS} FROM job WHERE {' AND '.join(where)} "
+            f"ORDER BY {column} IS NULL, {column} {way}, seq {way} LIMIT ?"
+        )
+        with self._turn:
+            rows = self._db.execute(query, (*parameters, wanted.limit)).fetchall()
+        return [JobRow(*row) for row in rows]
+
+    def _change(self, statement: str, values: tuple[str | int | bytes | None, ...]) -> int:
+        with self._turn:
+            return self._db.execute(statement, values).rowcount
+
+    def _move(self, statement: str, values: tuple[str | int | bytes | None, ...]) -> None:
+        if self._change(statement, values) != 1:
+            raise RuntimeError(f"job {values[-1]!r} is not IN_PROGRESS: its state change was refused")
