@@ -1,0 +1,53 @@
+"""`humebatch serve`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .. import server
+from ..config import API_KEY_VARIABLE, api_key_from
+from .output import talk
+
+__all__ = ["serve"]
+
+
+class _Measure(str, Enum):
+    local = "local"
+    fixed = "fixed"
+
+
+async def serve(
+    data: Annotated[Path, typer.Option("--data", metavar="DIR", help="Where jobs and results are kept.")] = Path(
+        "humebatch-data"
+    ),
+    port: Annotated[int, typer.Option("--port", min=0, max=65535, help="0 picks a free one.")] = 8000,
+    host: Annotated[str, typer.Option("--host", help="Address to listen on.")] = "127.0.0.1",
+    api_key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--api-key",
+            metavar="KEY",
+            help=f"A key that clients must send; may be repeated, each key sees its own jobs. Default: "
+            f"{API_KEY_VARIABLE}. Without one, everybody on this machine may use the server.",
+        ),
+    ] = None,
+    measure: Annotated[
+        _Measure, typer.Option("--measure", help="local: open models. fixed: made-up scores, for tests.")
+    ] = _Measure.local,
+) -> None:
+    """Run the server. The first line on stdout is its base URL. Ctrl-C or SIGTERM stops it."""
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # Through the same check as a client's key: a key with a stray newline would never match.
+    given: list[str | None] = [*api_key] if api_key else [None]
+    keys = [key for one in given if (key := api_key_from(one))]
+    if not keys:
+        talk.print(f"no API key: everybody on this machine may use this server (--api-key or {API_KEY_VARIABLE})")
+    await server.serve(
+        data, host=host, port=port, api_keys=[key.reveal() for key in keys], measure=measure.value
+    )
