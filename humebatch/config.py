@@ -5,7 +5,6 @@ All are frozen structs that refuse values that make no sense with a `ConfigError
 
 from __future__ import annotations
 
-import math
 import os
 from urllib.parse import urlsplit
 
@@ -29,10 +28,27 @@ API_KEY_VARIABLE = "HUME_API_KEY"
 BASE_URL_VARIABLE = "HUMEBATCH_BASE_URL"
 
 
-def _positive(owner: str, **values: float | None) -> None:
+# Larger than any setting that makes sense, and small enough for every integer that it ends up in.
+_MOST = 2**53
+
+
+def _number(owner: str, name: str, value: object) -> float:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) <= _MOST:
+        raise ConfigError(f"{owner}.{name}: must be a finite number, got {value!r}", field=name)
+    return value
+
+
+def _positive(owner: str, **values: object) -> None:
     for name, value in values.items():
-        if value is not None and not (math.isfinite(value) and value > 0):
+        if _number(owner, name, value) <= 0:
             raise ConfigError(f"{owner}.{name}: must be greater than zero, got {value!r}", field=name)
+
+
+def _count(owner: str, **values: object) -> None:
+    for name, value in values.items():
+        if isinstance(value, float):
+            raise ConfigError(f"{owner}.{name}: must be a whole number, got {value!r}", field=name)
+        _positive(owner, **{name: value})
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,7 +66,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     chunk: int = 256 * 1024
 
     def __post_init__(self) -> None:
-        _positive("Limits", uploads=self.uploads, polls=self.polls, chunk=self.chunk)
+        _count("Limits", uploads=self.uploads, polls=self.polls, chunk=self.chunk)
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -66,7 +82,8 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
     answer: float | None = 300.0
 
     def __post_init__(self) -> None:
-        _positive("Timeouts", connect=self.connect, read=self.read, answer=self.answer)
+        given = {"connect": self.connect, "read": self.read, "answer": self.answer}
+        _positive("Timeouts", **{name: value for name, value in given.items() if value is not None})
 
 
 class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -84,9 +101,8 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
     max_retry_after: float = 900.0
 
     def __post_init__(self) -> None:
-        _positive(
-            "RetryPolicy", attempts=self.attempts, base=self.base, cap=self.cap, max_retry_after=self.max_retry_after
-        )
+        _count("RetryPolicy", attempts=self.attempts)
+        _positive("RetryPolicy", base=self.base, cap=self.cap, max_retry_after=self.max_retry_after)
 
 
 class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
@@ -105,7 +121,7 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
         _positive("PollPolicy", first=self.first, factor=self.factor, cap=self.cap)
         if self.factor < 1:
             raise ConfigError(f"PollPolicy.factor: must be at least 1, got {self.factor!r}", field="factor")
-        if not 0 <= self.jitter < 1:
+        if not 0 <= _number("PollPolicy", "jitter", self.jitter) < 1:
             raise ConfigError(f"PollPolicy.jitter: must be at least 0 and below 1, got {self.jitter!r}", field="jitter")
 
 
@@ -140,12 +156,12 @@ class Secret:
 def api_key_from(value: str | Secret | None) -> Secret | None:
     """The key as given, else from `HUME_API_KEY`, else None. Raises `ConfigError` if it cannot be a header value."""
     if isinstance(value, Secret):
-        return value
+        value = value.reveal()
     if value is None:
         value = os.environ.get(API_KEY_VARIABLE)
         if not value:
             return None
-    if not value.strip() or not value.isascii() or not value.isprintable():
+    if not isinstance(value, str) or not value.strip() or not value.isascii() or not value.isprintable():
         raise ConfigError(
             "api_key: must be non-empty printable ASCII without line breaks (check for a stray newline or quote)",
             field="api_key",
@@ -162,16 +178,23 @@ def base_url_from(value: str | None) -> str | None:
         value = os.environ.get(BASE_URL_VARIABLE) or None
     if value is None:
         return None
-    try:
-        parts = urlsplit(value)
-        usable = parts.scheme in ("http", "https") and parts.hostname is not None
-        _ = parts.port  # raises ValueError when it is not a number in range
-    except ValueError:
-        usable = False
-    if not usable or parts.query or parts.fragment or any(ch.isspace() for ch in value):
+    if isinstance(value, str) and "@" in value:  # before anything quotes the value
+        raise ConfigError("base_url: must not carry a user name or password", field="base_url")
+    if not _is_base_url(value):
         raise ConfigError(
             f"base_url: must look like http://host:port or https://host/prefix, got {value!r}", field="base_url"
         )
-    if parts.username or parts.password:
-        raise ConfigError("base_url: must not carry a user name or password", field="base_url")
     return value.rstrip("/")
+
+
+def _is_base_url(value: str) -> bool:
+    try:
+        parts = urlsplit(value)
+        _ = parts.port  # raises ValueError when it is not a number in range
+        # What the resolver does to it: an empty or overlong label would only fail at the first request.
+        host = (parts.hostname or "").encode("idna")
+    except (ValueError, TypeError, AttributeError):
+        return False
+    # Looked for in the text: an empty query or fragment ("http://host?") leaves no trace in the parts.
+    plain = value.isprintable() and not any(ch in " ?#\\" for ch in value)
+    return parts.scheme in ("http", "https") and host != b"" and plain

@@ -58,7 +58,8 @@ class HumebatchError(Exception):
             setattr(self, name, value)
 
     def __str__(self) -> str:
-        return self.message
+        # One line, whatever a server or a child process said: logs and lists of errors are read by line.
+        return " ".join(filter(None, map(str.strip, self.message.splitlines())))
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Exceptions cross process borders (worker pools, task queues). The default reduction would

@@ -10,7 +10,6 @@ checks: a server that grows a new value must not break its clients.
 from __future__ import annotations
 
 import enum
-import math
 import os
 from collections.abc import Sequence
 from typing import Any, Literal
@@ -169,7 +168,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     notify: bool | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
-        if isinstance(self.files, (str, bytes, os.PathLike)):
+        if isinstance(self.files, (str, bytes, os.PathLike)) or not isinstance(self.files, Sequence):
             raise ConfigError("files: give a list of paths, not a single one", field="files")
         for number, path in enumerate(self.files):
             if not isinstance(path, (str, os.PathLike)):
@@ -241,7 +240,7 @@ class JobDetails(msgspec.Struct):
     request: InferenceRequest
     state: State
     type: str = "INFERENCE"
-    user_id: str | UnsetType = UNSET
+    user_id: str | UnsetType | None = UNSET
 
 
 class JobId(msgspec.Struct):
@@ -355,8 +354,14 @@ def _flag(field: str, value: object) -> None:
 
 
 def _mapping(field: str, value: object) -> None:
-    if _given(value) and not isinstance(value, dict):
+    if not _given(value):
+        return
+    if not isinstance(value, dict):
         raise ConfigError(f"{field}: must be {{}} (on) or null (off), got {value!r}", field=field)
+    try:
+        msgspec.json.encode(value)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{field}: cannot be sent as JSON: {error}", field=field) from None
 
 
 def _choice(field: str, value: object, allowed: tuple[str, ...]) -> None:
@@ -367,7 +372,8 @@ def _choice(field: str, value: object, allowed: tuple[str, ...]) -> None:
 def _number(field: str, value: object, low: float, high: float | None) -> None:
     if not _given(value):
         return
-    if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+    # No field needs more than the API's uint64, and the encoder cannot write a larger integer.
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not abs(value) < 2**64:
         raise ConfigError(f"{field}: must be a finite number, got {value!r}", field=field)
     if value < low or (high is not None and value > high):
         bounds = f"at least {low:g}" if high is None else f"between {low:g} and {high:g}"
@@ -385,8 +391,20 @@ def _strings(field: Literal["urls", "text"], values: object) -> None:
     for number, value in enumerate(values):
         if not isinstance(value, str):
             raise ConfigError(f"{field}[{number}]: must be a string, got {type(value).__name__}", field=field)
+        _unicode(f"{field}[{number}]", value)
+
+
+def _unicode(field: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(f"{field}: not valid Unicode (a lone surrogate)", field=field) from None
 
 
 def _url(field: str, url: str) -> None:
-    if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")) or " " in url:
+    usable = isinstance(url, str) and url.isprintable() and " " not in url
+    if usable:
+        scheme, _, rest = url.partition("://")
+        usable = scheme.lower() in ("http", "https") and rest[:1] not in ("", "/", "?", "#")
+    if not usable:
         raise ConfigError(f"{field}: must be an http or https URL, got {url!r}", field=field)

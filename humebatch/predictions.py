@@ -198,10 +198,10 @@ class Source(msgspec.Struct, gc=False):
     """
 
     type: str
-    url: str | UnsetType = UNSET
+    url: str | UnsetType | None = UNSET
     filename: str | UnsetType | None = UNSET
     content_type: str | UnsetType | None = UNSET
-    md5sum: str | UnsetType = UNSET
+    md5sum: str | UnsetType | None = UNSET
 
 
 class SourceResult(msgspec.Struct, gc=False):

@@ -1,4 +1,4 @@
-"""What humebatch tests itself with, for tests of your own: a real server on a real port, and a clock that does not wait."""
+"""What humebatch tests itself with, for tests of yours: a real server on a real port, a clock that does not wait."""
 
 from __future__ import annotations
 

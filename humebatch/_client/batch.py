@@ -19,6 +19,7 @@ from .._transport.files import plan_uploads
 from .._transport.http import Progress, Stats, Transport
 from .._wire import batch as wire
 from .._wire import codec
+from .._wire.message import WireReply, WireRequest
 from .._wire.pacing import next_poll
 from ..config import (
     Limits,
@@ -82,6 +83,9 @@ class BatchClient:
         if self._stack is not None:
             raise ConfigError("this client is open already; make another one")
         async with contextlib.AsyncExitStack() as stack:
+            # From here on, for an embedded server takes seconds to come up.
+            self._stack = stack
+            stack.callback(self._forget)
             base_url, key = self._base_url, self._key
             if base_url is None:
                 server = await stack.enter_async_context(embedded_server())
@@ -107,11 +111,13 @@ class BatchClient:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        stack, self._stack = self._stack, None
         if self._transport is not None:
             self._last_stats, self._transport = self._transport.stats, None
-        if stack is not None:
-            await stack.__aexit__(kind, error, trace)
+        if self._stack is not None:
+            await self._stack.__aexit__(kind, error, trace)
+
+    def _forget(self) -> None:
+        self._stack = self._transport = None
 
     @property
     def base_url(self) -> str | None:
@@ -168,16 +174,24 @@ class BatchClient:
         request = wire.list_request(
             limit=limit, status=status, when=when, timestamp_ms=timestamp_ms, sort_by=sort_by, direction=direction
         )
-        async with self._polls:
-            reply = await self._open.send(request)
+        reply = await self._ask(request)
         for details in codec.decode_jobs(reply.body):
             yield details
 
     async def details(self, job_id: str) -> JobDetails:
         """What the server says of a job. Raises `NotFound` if this key has no such job."""
-        async with self._polls:
-            reply = await self._open.send(wire.details_request(job_id))
+        reply = await self._ask(wire.details_request(job_id))
         return codec.decode_job(reply.body)
+
+    async def _ask(self, request: WireRequest) -> WireReply:
+        transport = self._open
+        async with self._polls:
+            return await transport.send(request)
+
+    async def _save(self, request: WireRequest, path: str | os.PathLike[str]) -> int:
+        transport = self._open
+        async with self._polls:
+            return await transport.save(request, os.fspath(path))
 
 
 class Job:
@@ -207,7 +221,7 @@ class Job:
         Raises `JobFailed` with the server's message, `WaitTimeout` when the time is up (the job goes
         on; its id is on the exception), and what `details` raises.
         """
-        if timeout is not None and timeout < 0:
+        if timeout is not None and not timeout >= 0:  # NaN is no deadline either
             raise ConfigError(f"timeout: must not be negative, got {timeout!r}", field="timeout")
         client = self._client
         clock = client._open.clock
@@ -235,7 +249,7 @@ class Job:
                 poll or client._poll,
                 polls=polls,
                 remaining=None if deadline is None else deadline - clock.now(),
-                chance=random.random(),  # noqa: S311
+                chance=random.random(),
             )
             if wait is None:
                 raise self._timed_out(timeout, f"it is {state.status}")
@@ -254,16 +268,13 @@ class Job:
         Raises `InvalidRequest` while the job has not completed, `DecodeError` for an answer that is
         not what the schema says.
         """
-        async with self._client._polls:
-            reply = await self._client._open.send(wire.predictions_request(self.id))
+        reply = await self._client._ask(wire.predictions_request(self.id))
         return codec.decode_predictions(reply.body)
 
     async def save_predictions(self, path: str | os.PathLike[str]) -> int:
         """Save the predictions as the server sent them; the file appears whole or not at all. Returns its bytes."""
-        async with self._client._polls:
-            return await self._client._open.save(wire.predictions_request(self.id), os.fspath(path))
+        return await self._client._save(wire.predictions_request(self.id), path)
 
     async def save_artifacts(self, path: str | os.PathLike[str]) -> int:
         """Save the artifacts ZIP (CSV per file and model); the file appears whole or not at all. Returns its bytes."""
-        async with self._client._polls:
-            return await self._client._open.save(wire.artifacts_request(self.id), os.fspath(path))
+        return await self._client._save(wire.artifacts_request(self.id), path)

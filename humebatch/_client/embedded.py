@@ -12,7 +12,7 @@ import secrets
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 
 import anyio
 import anyio.to_thread
@@ -39,7 +39,7 @@ class _Temporary:
     """What exists for the child only: a file for its stderr, and a folder for its data unless it has one."""
 
     def __init__(self, data: str | os.PathLike[str] | None) -> None:
-        self.stderr = tempfile.TemporaryFile()
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `cleanup`
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         if data is None:
             # ignore_cleanup_errors: a measuring process may still be closing its files.
@@ -57,8 +57,16 @@ class _Temporary:
             self._folder.cleanup()
 
 
+async def _shielded(clean: Callable[[], None]) -> None:
+    # A cancelled block must leave no folder with people's data behind.
+    with anyio.CancelScope(shield=True):
+        await anyio.to_thread.run_sync(clean)
+
+
 @contextlib.asynccontextmanager
-async def embedded_server(*, data: str | os.PathLike[str] | None = None, measure: str = "local") -> AsyncIterator[Embedded]:
+async def embedded_server(
+    *, data: str | os.PathLike[str] | None = None, measure: str = "local"
+) -> AsyncIterator[Embedded]:
     """Start `python -m humebatch.server` on a free loopback port and stop it at the end of the block.
 
     `data`: the folder for jobs and results; without one they go to a temporary folder that is removed
@@ -68,7 +76,7 @@ async def embedded_server(*, data: str | os.PathLike[str] | None = None, measure
     key = secrets.token_urlsafe(24)
     async with contextlib.AsyncExitStack() as stack:
         temporary = await anyio.to_thread.run_sync(_Temporary, data)
-        stack.push_async_callback(anyio.to_thread.run_sync, temporary.cleanup)
+        stack.push_async_callback(_shielded, temporary.cleanup)
         stderr = temporary.stderr
         command = [sys.executable, "-m", "humebatch.server", "--data", temporary.data, "--port", "0"]
         command += ["--measure", measure, "--until-stdin-closes"]
@@ -84,7 +92,7 @@ async def embedded_server(*, data: str | os.PathLike[str] | None = None, measure
                 try:
                     with anyio.fail_after(_START_LIMIT):
                         line = await BufferedByteReceiveStream(child.stdout).receive_until(b"\n", 1000)
-                except (anyio.EndOfStream, anyio.IncompleteRead, TimeoutError) as error:
+                except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, TimeoutError) as error:
                     said = await anyio.to_thread.run_sync(temporary.said)
                     raise ConnectFailed(f"the embedded server did not start: {said or 'it said nothing'}") from error
                 yield Embedded(base_url=line.decode().strip(), api_key=Secret(key))

@@ -9,7 +9,7 @@ import mimetypes
 import os
 import secrets
 import stat
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from pathlib import Path
 
 import aiofiles
@@ -18,7 +18,7 @@ import anyio.to_thread
 
 from .._wire.message import FilePart
 from .._wire.multipart import FileUpload
-from ..errors import SourceError
+from ..errors import ConfigError, SourceError
 
 __all__ = ["plan_uploads", "read_chunks", "save_atomically"]
 
@@ -29,7 +29,7 @@ async def plan_uploads(paths: Sequence[str | os.PathLike[str]]) -> list[FileUplo
 
 
 def _plan(path: str | os.PathLike[str]) -> FileUpload:
-    name = os.fspath(path)
+    name = os.fsdecode(path)
     try:
         facts = os.stat(name)
         # Before open(): opening a FIFO would block, opening a device could do anything.
@@ -58,7 +58,7 @@ def _reason(error: Exception) -> str:
     return str(getattr(error, "strerror", None) or error)
 
 
-async def read_chunks(part: FilePart, chunk: int) -> AsyncIterator[bytes]:
+async def read_chunks(part: FilePart, chunk: int) -> AsyncGenerator[bytes]:
     """The file's bytes, at most `chunk` at a time, exactly `part.size` of them.
 
     Raises `SourceError` if the file vanished, shrank, grew or was written to since it was planned. The
@@ -92,7 +92,10 @@ async def save_atomically(path: str | os.PathLike[str], chunks: AsyncIterator[by
     Raises `OSError` when the target cannot be written.
     """
     target = Path(path)
-    draft = target.with_name(f".{target.name}.part.{secrets.token_hex(4)}")
+    if not target.name:
+        raise ConfigError(f"path: not the name of a file: {os.fspath(path)!r}", field="path")
+    # A short name of its own: the target's may already be as long as the file system allows.
+    draft = target.with_name(f".humebatch-{secrets.token_hex(8)}.part")
     written = 0
     try:
         async with aiofiles.open(draft, "xb", opener=_private) as file:

@@ -8,14 +8,16 @@ not travel to another host. Cancellation passes through untouched.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 import aiohttp
+import anyio
 import msgspec
 from aiohttp.abc import AbstractStreamWriter
 
@@ -69,9 +71,9 @@ class _Upload(aiohttp.Payload):
         self._sent = sent
         self.bytes = 0
         self.phase: Phase = "before"
-        self.stopped_by: HumebatchError | None = None
+        self.stopped_by: Exception | None = None
 
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002 - aiohttp's signature
         raise TypeError("a streamed body has no text")
 
     async def write(self, writer: AbstractStreamWriter) -> None:
@@ -81,14 +83,20 @@ class _Upload(aiohttp.Payload):
                 if isinstance(part, bytes):
                     await self._push(writer, part)
                 else:
-                    async for data in read_chunks(part, self._chunk):
-                        await self._push(writer, data)
+                    # Closed here and not whenever the generator is collected: a cancelled upload keeps no file open.
+                    async with contextlib.aclosing(read_chunks(part, self._chunk)) as chunks:
+                        async for data in chunks:
+                            await self._push(writer, data)
         except SourceError as error:
             # aiohttp wraps what stops a body; the reason is picked up from here.
             self.stopped_by = error
             raise
 
-    async def write_with_length(self, writer: AbstractStreamWriter, content_length: int | None) -> None:
+    async def write_with_length(
+        self,
+        writer: AbstractStreamWriter,
+        content_length: int | None,  # noqa: ARG002 - aiohttp's signature; our length is exact
+    ) -> None:
         await self.write(writer)
 
     async def _push(self, writer: AbstractStreamWriter, data: bytes) -> None:
@@ -102,7 +110,12 @@ class _Upload(aiohttp.Payload):
             self.stopped_by = RequestTimeout(f"the server took no data for {self._stall:g} s")
             raise ConnectionError("upload stalled") from error
         self.bytes += len(data)
-        self._sent(len(data))
+        try:
+            self._sent(len(data))
+        except Exception as error:
+            # The caller's `progress` failed; that is not the line's fault, and no reason to send again.
+            self.stopped_by = error
+            raise
 
 
 class Transport:
@@ -142,10 +155,12 @@ class Transport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for session in (self._reading, self._creating):
-            if session is not None:
-                await session.close()
-        self._reading = self._creating = None
+        sessions, self._reading, self._creating = (self._reading, self._creating), None, None
+        # Shielded: a cancelled block must not leave connections behind.
+        with anyio.CancelScope(shield=True):
+            for session in sessions:
+                if session is not None:
+                    await session.close()
 
     def _session(self, *, keep: bool) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -167,7 +182,8 @@ class Transport:
         """Stream the answer to `path`, atomically; returns its bytes. A cut answer is asked for again."""
 
         async def to_file(reply: aiohttp.ClientResponse) -> int:
-            return await save_atomically(path, self._chunks(reply))
+            async with contextlib.aclosing(self._chunks(reply)) as chunks:
+                return await save_atomically(path, chunks)
 
         return await self._attempts(request, to_file, None)
 
@@ -193,7 +209,10 @@ class Transport:
                 if may_resend(creates=request.creates, phase=phase, status=status):
                     floor = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
                     wait = retry_wait(
-                        self._retry, failures=len(earlier) + 1, floor=floor, chance=random.random()  # noqa: S311
+                        self._retry,
+                        failures=len(earlier) + 1,
+                        floor=floor,
+                        chance=random.random(),
                     )
                 elif request.creates and may_have_created(phase=phase, status=status):
                     raise self._unknown(request, error, began) from error
@@ -259,7 +278,7 @@ class Transport:
                     return await consume(reply)
                 if reply.status == 429:
                     self.stats.rate_limited += 1
-                raise self._service.refusal(request, await self._read(reply))
+                raise self._service.refusal(request, self._without_key(await self._read(reply)))
         except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             if upload is not None and upload.stopped_by is not None:
                 stopped = upload.stopped_by
@@ -267,6 +286,11 @@ class Transport:
                     stopped.method, stopped.path = request.method, request.path
                 raise stopped from error
             raise _translated(error, self.base_url, where) from error
+
+    def _without_key(self, reply: WireReply) -> WireReply:
+        # Some gateways echo the request's headers; what becomes an exception ends up in logs.
+        key = b"" if self._key is None else self._key.reveal().encode()
+        return msgspec.structs.replace(reply, body=reply.body.replace(key, b"***")) if key else reply
 
     async def _read(self, reply: aiohttp.ClientResponse) -> WireReply:
         body = await reply.read()
@@ -278,7 +302,7 @@ class Transport:
             received=time.time(),
         )
 
-    async def _chunks(self, reply: aiohttp.ClientResponse) -> AsyncIterator[bytes]:
+    async def _chunks(self, reply: aiohttp.ClientResponse) -> AsyncGenerator[bytes]:
         async for data in reply.content.iter_chunked(_DOWNLOAD_CHUNK):
             self.stats.bytes_received += len(data)
             yield data

@@ -37,8 +37,9 @@ WHEN = ("created_before", "created_after")
 SORT_KEYS = ("created", "started", "ended")
 DIRECTIONS = ("asc", "desc")
 
-# How much of a refusal is kept on the exception.
+# How much of a refusal is kept on the exception, and how much of it goes into the message.
 _BODY_KEPT = 2000
+_SAID_KEPT = 500
 
 
 class RequestBody(msgspec.Struct, kw_only=True):
@@ -133,7 +134,7 @@ def list_request(
 
 def _segment(job_id: str) -> str:
     # A job id becomes a part of the path: anything else than an id must not be able to walk elsewhere.
-    if not isinstance(job_id, str) or not job_id or not all(ch.isalnum() and ch.isascii() or ch in "-_" for ch in job_id):
+    if not isinstance(job_id, str) or not codec.is_job_id(job_id):
         raise ConfigError(f"job_id: not a job id: {job_id!r}", field="job_id")
     return job_id
 
@@ -141,7 +142,7 @@ def _segment(job_id: str) -> str:
 class BatchService:
     """How the batch API signs requests and words refusals (`Service`)."""
 
-    def sign(self, request: WireRequest, key: Secret | None, /) -> Mapping[str, str]:
+    def sign(self, _request: WireRequest, key: Secret | None, /) -> Mapping[str, str]:
         """The key's header, or nothing for a server that asks for none."""
         return {} if key is None else {KEY_HEADER: key.reveal()}
 
@@ -179,6 +180,9 @@ def _explanation(body: bytes, text: str) -> tuple[str, str | None]:
             fault = fault.get("faultstring")
         said = value.get("message") or fault or value.get("detail") or value.get("error")
         if said:
-            return str(said), None if code is None else str(code)
-    short = " ".join(text.split())[:200]
-    return short or "no explanation given", None
+            return _short(str(said)), None if code is None else str(code)
+    return _short(text) or "no explanation given", None
+
+
+def _short(text: str) -> str:
+    return " ".join(text.split())[:_SAID_KEPT]

@@ -11,7 +11,7 @@ from ..errors import DecodeError
 from ..jobs import JobDetails, JobId
 from ..predictions import SourceResult
 
-__all__ = ["decode", "decode_job", "decode_job_id", "decode_jobs", "decode_predictions", "encode"]
+__all__ = ["decode", "decode_job", "decode_job_id", "decode_jobs", "decode_predictions", "encode", "is_job_id"]
 
 T = TypeVar("T")
 
@@ -24,7 +24,10 @@ _predictions = msgspec.json.Decoder(list[SourceResult])
 # msgspec ends its messages with the place: " - at `$[0].state`" or "(byte 20)".
 _AT = re.compile(r" - at `(?P<path>[^`]+)`$")
 _BYTE = re.compile(r" \(byte (?P<offset>\d+)\)$")
+_STEP = re.compile(r"\.(\w+)|\[(\d+)\]")
 _NEAR = 40
+# The hosted API's ids are UUIDs; what matters is that one cannot be more than one part of a path.
+_ID = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def encode(value: object) -> bytes:
@@ -40,17 +43,38 @@ def decode(decoder: msgspec.json.Decoder[T], data: bytes, what: str) -> T:
         raise DecodeError(f"{what}: nested too deeply", near=_near(data, 0)) from None
     except ValueError as error:  # msgspec's own errors and UnicodeDecodeError
         text = str(error)
-        path, offset = "$", len(data)
+        path, near = "$", ""
         if at := _AT.search(text):
-            path, offset = at["path"], 0
+            path = at["path"]
+            near = _near(_value_at(data, path), 0)
         elif byte := _BYTE.search(text):
-            offset = int(byte["offset"])
-        near = _near(data, offset)
+            near = _near(data, int(byte["offset"]))
+        else:
+            near = _near(data, len(data))
         raise DecodeError(f"{what}: {text}; near {near!r}", path=path, near=near) from error
 
 
 def _near(data: bytes, offset: int) -> str:
     return data[max(0, offset - _NEAR) : offset + _NEAR].decode("utf-8", "replace")
+
+
+def _value_at(data: bytes, path: str) -> bytes:
+    """The JSON of the value at `path`, or of the last value on the way there that can be reached."""
+    found = data
+    try:
+        for name, index in _STEP.findall(path):
+            if name:
+                found = bytes(msgspec.json.decode(found, type=dict[str, msgspec.Raw])[name])
+            else:
+                found = bytes(msgspec.json.decode(found, type=list[msgspec.Raw])[int(index)])
+    except (ValueError, LookupError, RecursionError):
+        pass
+    return found
+
+
+def is_job_id(text: str) -> bool:
+    """Whether `text` can be an id: letters, digits, hyphens and underscores."""
+    return _ID.fullmatch(text) is not None
 
 
 def decode_job(data: bytes) -> JobDetails:
@@ -65,7 +89,10 @@ def decode_jobs(data: bytes) -> list[JobDetails]:
 
 def decode_job_id(data: bytes) -> str:
     """The id in the answer to a submission."""
-    return decode(_job_id, data, "answer to the submission").job_id
+    job_id = decode(_job_id, data, "answer to the submission").job_id
+    if not is_job_id(job_id):
+        raise DecodeError(f"answer to the submission: not a job id: {job_id!r}", path="$.job_id", near=_near(data, 0))
+    return job_id
 
 
 def decode_predictions(data: bytes) -> list[SourceResult]:

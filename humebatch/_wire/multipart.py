@@ -25,9 +25,14 @@ class FileUpload(msgspec.Struct, frozen=True):
     content: FilePart
 
 
+_NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
+
+
 def quote_name(name: str) -> str:
     """A file name for a `filename="…"` parameter. Names that are not valid Unicode keep what can be kept."""
-    text = name.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    # Bytes of a file name that are not UTF-8 come as surrogates from U+DC80 on; others stand for nothing.
+    text = _NO_BYTE.sub("\N{REPLACEMENT CHARACTER}", name)
+    text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
 
 

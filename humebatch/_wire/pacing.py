@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import email.utils
 from collections.abc import Mapping
+from datetime import UTC
 from typing import Literal
 
 from ..config import PollPolicy, RetryPolicy
@@ -64,7 +65,9 @@ def _http_date(value: str) -> float | None:
     if not value:
         return None
     try:
-        return email.utils.parsedate_to_datetime(value).timestamp()
+        then = email.utils.parsedate_to_datetime(value)
+        # The forms without a zone (asctime, "-0000") are UTC in HTTP, but local time to Python.
+        return (then if then.tzinfo else then.replace(tzinfo=UTC)).timestamp()
     except (ValueError, OverflowError):
         return None
 

@@ -18,7 +18,9 @@ def main() -> int:
     except ModuleNotFoundError as error:
         if error.name not in ("typer", "rich"):
             raise
-        print("humebatch: the command line needs its extra: pip install 'humebatch[cli]'", file=sys.stderr)
+        print(  # noqa: T201 - rich may be what is missing
+            "humebatch: the command line needs its extra: pip install 'humebatch[cli]'", file=sys.stderr
+        )
         return 2
     from .output import guarded
 

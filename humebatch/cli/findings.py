@@ -11,7 +11,7 @@ import msgspec
 from ..jobs import MODEL_NAMES
 from ..predictions import Score, SourceResult
 
-__all__ = ["Finding", "findings"]
+__all__ = ["Finding", "Summary", "findings", "summary"]
 
 _SHOWN = 3
 
@@ -20,7 +20,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one model found in one file, or why it found nothing.
 
     `file`: the path as given. `inside`: the file inside it, for an archive. `predictions`: rows.
-    `strongest`: up to three names with their mean score over the rows. `saved`: the predictions file.
+    `strongest`: up to three names with their highest score in any row. `saved`: the predictions file.
     """
 
     order: int
@@ -60,10 +60,31 @@ def findings(order: int, file: str, result: SourceResult, saved: Path) -> Iterat
 
 
 def strongest(rows: Iterable[list[Score]]) -> list[tuple[str, float]]:
-    """Up to three names with the highest mean score over all rows that carry them."""
-    totals: defaultdict[str, list[float]] = defaultdict(list)
+    """Up to three names with their highest score in any row: a mean would hide what a long file says once."""
+    peaks: dict[str, float] = {}
     for row in rows:
         for score in row:
-            totals[score.name].append(score.score)
-    means = [(name, sum(scores) / len(scores)) for name, scores in totals.items()]
-    return sorted(means, key=lambda one: -one[1])[:_SHOWN]
+            peaks[score.name] = max(score.score, peaks.get(score.name, score.score))
+    return sorted(peaks.items(), key=lambda one: -one[1])[:_SHOWN]
+
+
+class Summary(msgspec.Struct, frozen=True):
+    """How many files were measured by all their models, by some, and by none."""
+
+    whole: int
+    partly: int
+    failed: int
+
+
+def summary(found: Iterable[Finding], *, named: bool) -> Summary:
+    """Count files by what came of them.
+
+    Where the caller `named` the models, one of them missing fails the file. Where all models run
+    because none was named, a model that this server has no weights for does not.
+    """
+    files: defaultdict[str, list[bool]] = defaultdict(list)
+    for finding in found:
+        files[finding.file].append(finding.error is None)
+    whole = sum(all(outcomes) for outcomes in files.values())
+    partly = 0 if named else sum(any(outcomes) and not all(outcomes) for outcomes in files.values())
+    return Summary(whole=whole, partly=partly, failed=len(files) - whole - partly)

@@ -26,7 +26,7 @@ OneJob = Annotated[str, typer.Argument(metavar="JOB_ID", help="Id of a job.")]
 
 async def submit(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH]...", help="Files; folders are searched. At most 100.")
+        list[Path] | None, typer.Argument(metavar="PATH", help="Files; folders are searched. At most 100.")
     ] = None,
     text: Annotated[list[str] | None, typer.Option("--text", help="A text to measure; may be repeated.")] = None,
     url: Annotated[list[str] | None, typer.Option("--url", help="A media URL; may be repeated.")] = None,
@@ -150,8 +150,8 @@ async def predictions(job_id: OneJob, out: Out = None, base_url: BaseUrl = None,
         with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
             path = Path(folder, "predictions.json")
             await job.save_predictions(path)
-            with path.open("rb") as file:
-                while data := file.read(1024 * 1024):
+            async with await anyio.open_file(path, "rb") as file:
+                while data := await file.read(1024 * 1024):
                     sys.stdout.buffer.write(data)
             sys.stdout.buffer.flush()
 

@@ -22,14 +22,14 @@ ApiKey = Annotated[
     str | None, typer.Option("--api-key", metavar="KEY", help=f"Its API key. Default: {API_KEY_VARIABLE}.")
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON lines.")]
-JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID...", help="Ids of jobs.")]
-Paths = Annotated[list[Path], typer.Argument(metavar="PATH...", help="Files; folders are searched.")]
+JobIds = Annotated[list[str], typer.Argument(metavar="JOB_ID", help="Ids of jobs.")]
+Paths = Annotated[list[Path], typer.Argument(metavar="PATH", help="Files; folders are searched.")]
 ModelsText = Annotated[
     str | None,
     typer.Option(
         "--models",
         metavar="MODELS",
-        help="Names (face,language) or the API's JSON object ('{\"language\": {\"granularity\": \"sentence\"}}'). "
+        help='Names (face,language) or the API\'s JSON object (\'{"language": {"granularity": "sentence"}}\'). '
         "Default: all.",
     ),
 ]
@@ -55,6 +55,7 @@ def models_from(text: str | None) -> jobs.Models | None:
             )
     if not names:
         raise ConfigError("--models: names no model", field="models")
+    jobs.Submission(text=["-"], models=models)  # its values are checked now, before a server is started for them
     return models
 
 

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import inspect
 import os
 import sys
 from collections.abc import Callable, Coroutine
-from typing import Any, ParamSpec
+from typing import Any
 
-import click
 import msgspec
 import typer
 from rich.console import Console
@@ -18,8 +16,6 @@ from rich.console import Console
 from .. import errors
 
 __all__ = ["command", "emit", "exit_code", "guarded", "talk", "worst"]
-
-P = ParamSpec("P")
 
 talk = Console(stderr=True, highlight=False)
 """Progress, tables for people and error messages go here."""
@@ -60,29 +56,27 @@ def emit(value: Any) -> None:
     sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
 
 
-def command(function: Callable[P, Coroutine[Any, Any, int | None]]) -> Callable[P, None]:
+def command(function: Callable[..., Coroutine[Any, Any, int | None]]) -> Callable[..., None]:
     """A coroutine as a typer command; what it returns is the exit code."""
 
     @functools.wraps(function)
-    def run(*args: P.args, **kwargs: P.kwargs) -> None:
-        raise typer.Exit(asyncio.run(function(*args, **kwargs)) or 0)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            code = asyncio.run(function(*args, **kwargs))
+        except KeyboardInterrupt:
+            talk.print("interrupted")
+            code = INTERRUPTED
+        raise typer.Exit(code or 0)
 
-    run.__signature__ = inspect.signature(function)  # type: ignore[attr-defined]  # typer reads the options from it
     return run
 
 
 def guarded(app: typer.Typer) -> int:
     """Run the application; every error of ours is one line on stderr and an exit code, never a traceback."""
     try:
-        code = app(standalone_mode=False)
-    except click.exceptions.Abort:
-        return INTERRUPTED
-    except click.ClickException as error:
-        error.show()
-        return error.exit_code
-    except KeyboardInterrupt:
-        talk.print("interrupted")
-        return INTERRUPTED
+        app()
+    except SystemExit as done:
+        return done.code if isinstance(done.code, int) else 0
     except errors.HumebatchError as error:
         talk.print(f"humebatch: {error}", markup=False, soft_wrap=True)
         return exit_code(error)
@@ -93,4 +87,4 @@ def guarded(app: typer.Typer) -> int:
     except OSError as error:
         talk.print(f"humebatch: {error}", markup=False, soft_wrap=True)
         return 1
-    return code if isinstance(code, int) else 0
+    return 0

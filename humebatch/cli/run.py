@@ -13,16 +13,18 @@ import anyio
 import anyio.to_thread
 import msgspec
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .. import local
 from .._client.batch import BatchClient, Job
 from ..config import base_url_from
-from ..errors import ApiError, HumebatchError, SourceError
+from ..errors import AuthError, ConfigError, HumebatchError, SourceError
 from ..jobs import MAX_ITEMS, JobDetails, Models, Submission
 from ..predictions import SourceResult
-from .findings import Finding, findings
+from .findings import Finding, findings, summary
 from .media import FoundFile, find_files
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
 from .output import emit, exit_code, talk, worst
@@ -51,22 +53,23 @@ async def run(
     files = await anyio.to_thread.run_sync(find_files, paths)
     with _progress() as progress:
         async with _client(base_url, api_key, progress) as client:
-            batch = _Run(client, wanted, out, progress)
             async with anyio.create_task_group() as group:
+                batch = _Run(client, wanted, out, progress, group.cancel_scope)
                 slots = anyio.CapacityLimiter(_JOBS)
                 for start in range(0, len(files), MAX_ITEMS):
                     await slots.acquire_on_behalf_of(start)
                     group.start_soon(batch.one, files[start : start + MAX_ITEMS], slots, start)
+    if batch.fatal is not None:
+        raise batch.fatal
     found = sorted(batch.found, key=lambda one: one.order)
     if as_json:
         for finding in found:
             emit(finding)
     else:
         _table(found, out)
-    codes = batch.codes + [1 for finding in found if finding.error is not None]
-    failed = {finding.file for finding in found if finding.error is not None}
-    talk.print(f"{len(files)} files: {len(files) - len(failed)} without errors, {len(failed)} with errors")
-    return worst(codes)
+    count = summary(found, named=wanted is not None)
+    talk.print(f"{len(files)} files: {count.whole} measured, {count.partly} in part, {count.failed} not", markup=False)
+    return worst([*batch.codes, *([1] if count.failed else [])])
 
 
 @contextlib.asynccontextmanager
@@ -98,11 +101,15 @@ def _progress() -> Progress:
 class _Run:
     """The jobs of one `humebatch run`, and what came of them."""
 
-    def __init__(self, client: BatchClient, models: Models | None, out: Path, progress: Progress) -> None:
+    def __init__(
+        self, client: BatchClient, models: Models | None, out: Path, progress: Progress, scope: anyio.CancelScope
+    ) -> None:
         self._client = client
         self._models = models
         self._out = out
         self._progress = progress
+        self._scope = scope
+        self.fatal: HumebatchError | None = None
         self.found: list[Finding] = []
         self.codes: list[int] = []
 
@@ -124,10 +131,11 @@ class _Run:
                 slots.release_on_behalf_of(start)
 
     def _failed(self, files: list[FoundFile], error: HumebatchError, start: int) -> None:
-        code = exit_code(error)
-        self.codes.append(1 if isinstance(error, SourceError) else code)
-        if isinstance(error, ApiError) and code == 4:
-            raise error  # a wrong key is wrong for every file
+        if isinstance(error, (AuthError, ConfigError)):
+            # A wrong key is wrong for every file, and so is a wrong option.
+            self.fatal = error
+            self._scope.cancel()
+        self.codes.append(1 if isinstance(error, SourceError) else exit_code(error))
         for number, file in enumerate(files):
             self.found.append(Finding(order=start + number, file=str(file.path), error=str(error)))
 
@@ -171,15 +179,15 @@ def _split(whole: Path, files: list[FoundFile], out: Path) -> Iterator[tuple[Sou
 
 
 def _table(found: list[Finding], out: Path) -> None:
-    table = Table("file", "model", "predictions", "strongest", title=f"Predictions below {out}", title_justify="left")
+    table = Table("file", "model", "found", "strongest (highest score of any prediction)", box=SIMPLE_HEAD)
     for finding in found:
+        file = escape(finding.file if finding.inside is None else f"{finding.file} › {finding.inside}")
         if finding.error is not None:
-            table.add_row(finding.file, finding.model or "", "[red]not measured[/red]", finding.error)
+            table.add_row(file, finding.model or "", "[red]–[/red]", escape(finding.error))
         else:
-            strongest = ", ".join(f"{name} {score:.2f}" for name, score in finding.strongest)
-            table.add_row(finding.file, finding.model or "", str(finding.predictions), strongest)
+            strongest = ", ".join(f"{name} {score:.2f}" for name, score in finding.strongest if score >= 0.01)
+            table.add_row(file, finding.model or "", str(finding.predictions), strongest)
     talk.print(table)
+    talk.print(f"Predictions, one file each, below {out}:", markup=False)
     for path in dict.fromkeys(finding.saved for finding in found if finding.saved):
         typer.echo(path)
-
-

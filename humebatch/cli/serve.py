@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +17,7 @@ from .output import talk
 __all__ = ["serve"]
 
 
-class _Measure(str, Enum):
+class _Measure(StrEnum):
     local = "local"
     fixed = "fixed"
 
@@ -48,6 +48,4 @@ async def serve(
     keys = [key for one in given if (key := api_key_from(one))]
     if not keys:
         talk.print(f"no API key: everybody on this machine may use this server (--api-key or {API_KEY_VARIABLE})")
-    await server.serve(
-        data, host=host, port=port, api_keys=[key.reveal() for key in keys], measure=measure.value
-    )
+    await server.serve(data, host=host, port=port, api_keys=[key.reveal() for key in keys], measure=measure.value)

@@ -26,7 +26,6 @@ from msgspec import UNSET
 
 from .._wire.batch import DIRECTIONS, JOBS_PATH, KEY_HEADER, SORT_KEYS, WHEN, RequestBody
 from .._wire.codec import encode
-from ..errors import ConfigError
 from ..jobs import (
     Burst,
     Face,
@@ -102,7 +101,7 @@ class _Service:
         self._running = running
         self._making = anyio.Lock()
 
-    async def lifetime(self, app: web.Application) -> AsyncIterator[None]:
+    async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
         """Open the store and run the workers for as long as the application runs."""
         self._store = await anyio.to_thread.run_sync(Store, self._folders.root)
         try:
@@ -111,13 +110,19 @@ class _Service:
             if self._mode == "fixed":
                 _log.warning("measuring with 'fixed': every score is made up; for tests only")
             # Not a task group: an application may be started and stopped by different tasks.
-            task = asyncio.create_task(self._runner.run(), name="humebatch runner")
+            scope = anyio.CancelScope()
+            task = asyncio.create_task(self._work(scope), name="humebatch runner")
             task.add_done_callback(_report_end)
             yield
-            task.cancel()
+            # Not `task.cancel()`: that would leave threads running that still use the store.
+            scope.cancel()
             await asyncio.wait([task])
         finally:
-            self._store.close()
+            await anyio.to_thread.run_sync(self._store.close)
+
+    async def _work(self, scope: anyio.CancelScope) -> None:
+        with scope:
+            await self._runner.run()
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -134,8 +139,9 @@ class _Service:
             response = _refusal(error.status, f"{request.method} {request.path}: {error.reason}")
             response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
         except ConnectionError:
-            raise  # the client went away; there is nobody to answer
-        except Exception:
+            # The client went away: nobody reads this answer, and aiohttp would log the exception as an error of ours.
+            response = _refusal(400, "the connection was closed before the request was complete")
+        except Exception:  # noqa: BLE001 - the last line of defence: a 500 in JSON, and the log
             _log.exception("%s %s failed", request.method, request.path)
             response = _refusal(500, "internal error of the server; its log says more")
         if not response.prepared:
@@ -158,7 +164,7 @@ class _Service:
                 return known
         raise web.HTTPUnauthorized(reason="wrong")
 
-    async def about(self, request: web.Request) -> web.Response:
+    async def about(self, _request: web.Request) -> web.Response:
         """What this server is and what it measures; open to everybody."""
         return _json(
             {"service": "humebatch", "api": "expression-measurement-batch-v0", "measure": self._mode,
@@ -191,9 +197,7 @@ class _Service:
     async def list_jobs(self, request: web.Request) -> web.Response:
         """`GET /v0/batch/jobs` with every filter of the API."""
         wanted = _list_filter(request.query)
-        rows = await anyio.to_thread.run_sync(
-            lambda: self._store.list_jobs(wanted, tenant=request[_TENANT])
-        )
+        rows = await anyio.to_thread.run_sync(lambda: self._store.list_jobs(wanted, tenant=request[_TENANT]))
         return _json([_details(row) for row in rows])
 
     async def details(self, request: web.Request) -> web.Response:
@@ -321,10 +325,10 @@ def _details(row: JobRow) -> JobDetails:
 
 
 def _filled(given: Any, defaults: Any) -> Any:
-    """`given` with every field that the client left out taken from `defaults`; explicit nulls stay."""
+    """`given` with every field that the client left out, or sent as null, taken from `defaults`."""
     if not isinstance(given, type(defaults)):
         return None
-    kept = {name: value for name in given.__struct_fields__ if (value := getattr(given, name)) is not UNSET}
+    kept = {name: value for name in given.__struct_fields__ if (value := getattr(given, name)) not in (UNSET, None)}
     return msgspec.structs.replace(defaults, **kept)
 
 
@@ -352,7 +356,9 @@ def _echo(received: Received) -> InferenceRequest:
     if all(getattr(given, name) is UNSET for name in given.__struct_fields__):
         models = _DEFAULTS
     else:
-        models = Models(**{name: _filled(getattr(given, name), getattr(_DEFAULTS, name)) for name in _DEFAULTS.__struct_fields__})
+        models = Models(
+            **{name: _filled(getattr(given, name), getattr(_DEFAULTS, name)) for name in _DEFAULTS.__struct_fields__}
+        )
         if models.prosody and models.prosody.window:
             window = _filled(models.prosody.window, ProsodyWindow(length=4.0, step=1.0))
             models = msgspec.structs.replace(models, prosody=msgspec.structs.replace(models.prosody, window=window))

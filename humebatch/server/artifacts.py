@@ -108,9 +108,7 @@ _FIELDS = {
 
 
 def _cells(row: object) -> dict[str, Cell]:
-    cells: dict[str, Cell] = {
-        column: getattr(row, field) for field, column in _FIELDS.items() if hasattr(row, field)
-    }
+    cells: dict[str, Cell] = {column: getattr(row, field) for field, column in _FIELDS.items() if hasattr(row, field)}
     time = getattr(row, "time", None)
     if isinstance(time, TimeInterval):
         cells |= {"BeginTime": time.begin, "EndTime": time.end}

@@ -13,13 +13,15 @@ import hashlib
 import os
 from collections.abc import Awaitable
 from pathlib import Path
-from typing import IO, Any, TypeVar
+from typing import IO, Any, TypeVar, overload
 
 import aiohttp
 import anyio.to_thread
 import msgspec
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 from msgspec import UNSET
+from multidict import CIMultiDict, CIMultiDictProxy
 
 from .._wire.batch import RequestBody
 from .._wire.codec import decode
@@ -62,6 +64,7 @@ class Refused(Exception):
 # Big enough that a hop to a thread costs little beside the write, small enough to hold for each upload.
 _PIECE = 1024 * 1024
 _body_decoder = msgspec.json.Decoder(RequestBody)
+_any_decoder = msgspec.json.Decoder(dict[str, Any])
 
 
 async def receive(request: web.Request, folder: Path, limits: IntakeLimits) -> Received:
@@ -69,7 +72,7 @@ async def receive(request: web.Request, folder: Path, limits: IntakeLimits) -> R
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
         raise Refused(415, "compressed request bodies are not accepted: send it without Content-Encoding")
     if (request.content_length or 0) > limits.request_bytes:
-        raise Refused(413, f"the request is larger than the {limits.request_bytes} bytes that this server takes")
+        raise _too_large(limits)
     try:
         if request.content_type.startswith("multipart/"):
             json, files = await _form(request, folder, limits)
@@ -99,6 +102,10 @@ async def receive(request: web.Request, folder: Path, limits: IntakeLimits) -> R
     return Received(body=body, files=files)
 
 
+def _too_large(limits: IntakeLimits) -> Refused:
+    return Refused(413, f"the request is larger than the {limits.request_bytes} bytes that this server takes")
+
+
 def _or_empty(value: Any) -> list[str]:
     return value or []
 
@@ -108,26 +115,20 @@ def _parse(json: bytes) -> RequestBody:
         return RequestBody()
     try:
         body = decode(_body_decoder, json, "the request")
+        # Once more for what the structs skip unseen: it may be broken too.
+        raw = decode(_any_decoder, json, "the request")
     except DecodeError as error:
         field = error.path.removeprefix("$").removeprefix(".") or "json"
         raise Refused(400, f"{field}: {error}", field) from None
     # What the structs ignore, because servers may grow fields, is a mistake when it comes from a client.
-    raw = msgspec.json.decode(json)
     models = raw.get("models")
     for name in models if isinstance(models, dict) else ():
         if name not in MODEL_NAMES:
-            raise Refused(
-                400, f"models.{name}: no such model; there are {', '.join(MODEL_NAMES)}", f"models.{name}"
-            )
+            raise Refused(400, f"models.{name}: no such model; there are {', '.join(MODEL_NAMES)}", f"models.{name}")
     if body.models is UNSET:
         for name in MODEL_NAMES:
             if name in raw:
                 raise Refused(400, f'{name}: models go under "models": {{"models": {{"{name}": {{}}}}}}', name)
-    for number, text in enumerate(_or_empty(body.text)):
-        try:
-            text.encode()
-        except UnicodeEncodeError:
-            raise Refused(400, f"text[{number}]: not valid Unicode (a lone surrogate)", "text") from None
     return body
 
 
@@ -148,15 +149,16 @@ async def _next(reading: Awaitable[T], limits: IntakeLimits) -> T:
 async def _form(request: web.Request, folder: Path, limits: IntakeLimits) -> tuple[bytes, list[File]]:
     json: bytes | None = None
     files: list[File] = []
+    room = limits.request_bytes
     try:
-        reader = await request.multipart()
+        reader = _FormReader(request.headers, request.content)
         for _ in range(limits.parts):
             part = await _next(reader.next(), limits)
             if part is None:
                 if not reader.at_eof():
                     raise Refused(400, "the form does not end with its final boundary")
                 return json or b"", files
-            name, filename = _names(part)
+            name, filename = _names(reader.disposition)
             if not isinstance(part, aiohttp.BodyPartReader):
                 raise Refused(400, f"part {name!r}: a multipart inside a form is not accepted", name)
             if name == "json":
@@ -164,24 +166,49 @@ async def _form(request: web.Request, folder: Path, limits: IntakeLimits) -> tup
                     raise Refused(400, "json: more than one part of this name", "json")
                 json = await _limited(_Part(part), limits, limits.json_bytes, "the json part")
             elif name == "file":
-                files.append(await _store(part, filename, folder / str(len(files)), limits))
+                file, size = await _store(part, filename, folder / str(len(files)), limits, room)
+                files.append(file)
+                room -= size
             else:
                 raise Refused(400, f"{name}: no such part; a form has parts named json and file", name)
-    except (ValueError, AssertionError, aiohttp.http_exceptions.BadHttpMessage) as error:
+    except (ValueError, AssertionError, BadHttpMessage) as error:
         # aiohttp's way to say that the form is malformed or ends too early.
         raise Refused(400, f"the form is malformed or ends too early: {error}") from None
     raise Refused(413, f"more than {limits.parts} parts in one form")
 
 
-def _names(part: Any) -> tuple[str, str | None]:
-    parameters = read_disposition(part.headers.get("Content-Disposition", ""))
+class _FormReader(aiohttp.MultipartReader):
+    """aiohttp's reader for the framing only; `disposition` is the Content-Disposition of the latest part, to be read here.
+
+    Left to itself, aiohttp swallows a first part called `_charset_` and warns of a malformed header,
+    with the file name in it.
+    """
+
+    disposition = ""
+
+    async def fetch_next_part(self) -> aiohttp.MultipartReader | aiohttp.BodyPartReader:
+        """The next part, without its Content-Disposition."""
+        part = await super().fetch_next_part()
+        headers = CIMultiDict(part.headers)
+        self.disposition = headers.pop("Content-Disposition", "")
+        part.headers = CIMultiDictProxy(headers)
+        return part
+
+
+def _names(disposition: str) -> tuple[str, str | None]:
+    parameters = read_disposition(disposition)
     if parameters is None or not parameters.get("name"):
         raise Refused(400, "a part of the form has no valid Content-Disposition with a name")
-    filename = parameters.get("filename")
-    if filename is not None:
-        # aiohttp hands bytes that are not UTF-8 over as surrogates; an echo must be valid JSON.
-        filename = filename.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return parameters["name"].encode("utf-8", "replace").decode(), filename
+    return _unicode(parameters["name"]), _unicode(parameters.get("filename"))
+
+
+@overload
+def _unicode(header: str) -> str: ...
+@overload
+def _unicode(header: str | None) -> str | None: ...
+def _unicode(header: str | None) -> str | None:
+    # aiohttp hands bytes that are not UTF-8 over as surrogates; an echo must be valid JSON.
+    return None if header is None else header.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 class _Part:
@@ -194,7 +221,9 @@ class _Part:
         return bytes(await self._part.read_chunk(size))
 
 
-async def _store(part: aiohttp.BodyPartReader, filename: str | None, target: Path, limits: IntakeLimits) -> File:
+async def _store(
+    part: aiohttp.BodyPartReader, filename: str | None, target: Path, limits: IntakeLimits, room: int
+) -> tuple[File, int]:
     digest = hashlib.md5(usedforsecurity=False)
     label = filename or "file"
     total = 0
@@ -205,6 +234,9 @@ async def _store(part: aiohttp.BodyPartReader, filename: str | None, target: Pat
             total += len(piece)
             if total > limits.file_bytes:
                 raise Refused(413, f"{label}: larger than the {limits.file_bytes} bytes that this server takes", "file")
+            if total > room:
+                # A request in chunks announces no size.
+                raise _too_large(limits)
             pending += piece
             if len(pending) >= _PIECE:
                 await anyio.to_thread.run_sync(_keep, out, digest, bytes(pending))
@@ -215,7 +247,8 @@ async def _store(part: aiohttp.BodyPartReader, filename: str | None, target: Pat
         out.close()
     if not total:
         raise Refused(400, f"{label}: the file is empty", "file")
-    return File(md5sum=digest.hexdigest(), filename=filename, content_type=part.headers.get("Content-Type"))
+    content_type = _unicode(part.headers.get("Content-Type"))
+    return File(md5sum=digest.hexdigest(), filename=filename, content_type=content_type), total
 
 
 def _create(target: Path) -> IO[bytes]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import lzma
 import mimetypes
+import re
 import stat
 import tarfile
 import zipfile
@@ -26,22 +27,23 @@ __all__ = ["ArchiveLimits", "file_type", "is_archive", "members", "single"]
 _HEAD = 4096
 _COPY = 1024 * 1024
 
-_MAGIC: tuple[tuple[int, bytes, FileType], ...] = (
-    (0, b"\x89PNG\r\n\x1a\n", "image"),
-    (0, b"\xff\xd8\xff", "image"),
-    (0, b"GIF8", "image"),
-    (0, b"BM", "image"),
-    (0, b"II*\x00", "image"),
-    (0, b"MM\x00*", "image"),
-    (8, b"WEBP", "image"),
-    (8, b"WAVE", "audio"),
-    (8, b"AVI ", "video"),
-    (0, b"ID3", "audio"),
-    (0, b"fLaC", "audio"),
-    (0, b"OggS", "audio"),
-    (0, b"\x1aE\xdf\xa3", "video"),
-    (4, b"ftypM4A", "audio"),
-    (4, b"ftyp", "video"),
+# Long enough that a text cannot begin like that by chance: "BMW", "ID3 tags" and "GIF89" are words.
+_MAGIC: tuple[tuple[bytes, FileType], ...] = (
+    (rb"\x89PNG\r\n\x1a\n", "image"),
+    (rb"\xff\xd8\xff", "image"),
+    (rb"GIF8[79]a.{6}[\x00\x70-\xff]", "image"),
+    (rb"BM.{4}\0{4}", "image"),
+    (rb"II\*\0", "image"),
+    (rb"MM\0\*", "image"),
+    (rb"RIFF.{4}WEBP", "image"),
+    (rb"RIFF.{4}WAVE", "audio"),
+    (rb"RIFF.{4}AVI ", "video"),
+    (rb"ID3[\x02-\x04]", "audio"),
+    (rb"fLaC\0", "audio"),
+    (rb"OggS\0", "audio"),
+    (rb"\x1aE\xdf\xa3", "video"),
+    (rb"\0.{3}ftypM4A", "audio"),
+    (rb"\0.{3}ftyp", "video"),
 )
 # What the three libraries raise for damaged data; RuntimeError is how zipfile says that it is encrypted,
 # NotImplementedError that the compression is unknown.
@@ -71,8 +73,8 @@ def file_type(path: Path, name: str) -> FileType:
     """What a file is by its first bytes, else by the ending of `name`, else text if it reads as UTF-8 text."""
     with path.open("rb") as file:
         head = file.read(_HEAD)
-    for offset, magic, kind in _MAGIC:
-        if head.startswith(magic, offset):
+    for magic, kind in _MAGIC:
+        if re.match(magic, head, re.DOTALL):
             return kind
     guess = (mimetypes.guess_type(name)[0] or "").partition("/")[0]
     if name.lower().endswith(".json") and head.lstrip()[:1] in (b"[", b"{"):
@@ -104,7 +106,7 @@ def _decodes(data: bytes) -> bool:
 
 
 def is_archive(path: Path, name: str) -> bool:
-    """Whether a source is to be opened: an archive by the ending of its name, or a ZIP or gzip'd tar by content."""
+    """Whether a source is to be opened: an archive by the ending of its name, or a ZIP by content."""
     if name.lower().endswith(_ARCHIVES):
         return True
     if mimetypes.guess_type(name)[0] is not None:
@@ -127,7 +129,8 @@ def members(path: Path, name: str, scratch: Path, limits: ArchiveLimits) -> Iter
         opened = _zip(path) if zipfile.is_zipfile(path) else _tar(path)
         room = min(limits.total_bytes, max(path.stat().st_size, 1) * limits.ratio)
         count = 0
-        for inner, stream in opened:
+        for raw_name, stream in opened:
+            inner = _relative(raw_name)
             if _litter(inner):
                 continue
             count += 1
@@ -163,6 +166,13 @@ def _tar(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
             if stream is not None:
                 with stream:
                     yield info.name, stream
+
+
+def _relative(name: str) -> str:
+    # Whoever saves results by these names must not be led out of a folder; and tar names that are not
+    # UTF-8 come as surrogates, which JSON cannot hold.
+    steps = [step for step in name.split("/") if step not in ("", ".", "..")]
+    return "/".join(steps).encode("utf-8", "surrogateescape").decode("utf-8", "replace") or "_"
 
 
 def _litter(name: str) -> bool:

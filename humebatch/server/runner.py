@@ -64,14 +64,14 @@ class Runner:
 
     async def run(self) -> None:
         """Recover what a crash left, then measure for ever."""
-        failed = await anyio.to_thread.run_sync(
-            lambda: self._store.recover(now_ms=_now_ms(), max_attempts=self._limits.attempts)
-        )
-        for job_id in failed:
-            await anyio.to_thread.run_sync(self._folders.forget_inputs, job_id)
+        await anyio.to_thread.run_sync(self._recover)
         async with anyio.create_task_group() as group:
             for _ in range(self._limits.workers):
                 group.start_soon(self._worker)
+
+    def _recover(self) -> None:
+        self._store.recover(now_ms=_now_ms(), max_attempts=self._limits.attempts)
+        self._folders.forget_ended(self._store.unfinished())
 
     async def _worker(self) -> None:
         while True:
@@ -89,15 +89,13 @@ class Runner:
         try:
             predictions, errors = await self._measure_job(job)
             await anyio.to_thread.run_sync(
-                lambda: self._store.finish(
-                    job.id, ended_ms=_now_ms(), num_predictions=predictions, num_errors=errors
-                )
+                lambda: self._store.finish(job.id, ended_ms=_now_ms(), num_predictions=predictions, num_errors=errors)
             )
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._store.requeue, job.id)
             raise
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             # The job's end must be told whatever went wrong: disk full, a bug. Its message is the client's.
             _log.exception("job %s failed", job.id)
             reason = f"the server could not measure this job: {type(error).__name__}: {error}"
@@ -133,9 +131,7 @@ class Runner:
         for number, file in enumerate(request.files):
             path = self._folders.input(job_id, number)
             name = file.filename or str(number)
-            source = Source(
-                type="file", filename=file.filename, content_type=file.content_type, md5sum=file.md5sum
-            )
+            source = Source(type="file", filename=file.filename, content_type=file.content_type, md5sum=file.md5sum)
             results = Results(predictions=[], errors=[])
             try:
                 async for media in self._media(path, name, file.md5sum, job_id):
@@ -165,7 +161,9 @@ class Runner:
         if not applicable:
             kind = "its kind is not recognised" if media.file_type == "unknown" else f"it is {media.file_type}"
             results.errors.append(
-                ResultError(message=f"none of the models {', '.join(wanted)} measures this file: {kind}", file=media.name)
+                ResultError(
+                    message=f"none of the models {', '.join(wanted)} measures this file: {kind}", file=media.name
+                )
             )
             return
         found = ModelsPredictions()

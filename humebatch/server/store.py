@@ -47,7 +47,9 @@ CREATE INDEX job_ended ON job (tenant, ended_ms);
 CREATE INDEX job_queue ON job (status, seq);
 """
 
-_COLUMNS = "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors"
+_COLUMNS = (
+    "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors"
+)
 
 
 class JobRow(msgspec.Struct, frozen=True):
@@ -109,7 +111,9 @@ class Store:
 
     def close(self) -> None:
         """Close the database and let another server have the folder."""
-        self._db.close()
+        # A thread that is still inside a statement must come out first: SQLite crashes otherwise.
+        with self._turn:
+            self._db.close()
         self._lock.close()
 
     def accept(self, *, job_id: str, tenant: str, created_ms: int, request: bytes) -> None:
@@ -179,6 +183,12 @@ class Store:
         """The ids of all jobs, for sweeping folders that belong to none."""
         with self._turn:
             return {job_id for (job_id,) in self._db.execute("SELECT id FROM job")}
+
+    def unfinished(self) -> set[str]:
+        """The ids of the jobs whose inputs are still needed."""
+        with self._turn:
+            rows = self._db.execute("SELECT id FROM job WHERE status IN ('QUEUED', 'IN_PROGRESS')")
+            return {job_id for (job_id,) in rows}
 
     def list_jobs(self, wanted: ListFilter, *, tenant: str) -> list[JobRow]:
         """Jobs by filter. Jobs without the timestamp that is sorted by come last in either direction."""

@@ -16,7 +16,19 @@ import msgspec
 
 from ...predictions import ModelPredictions
 
-__all__ = ["APPLIES_TO", "FileType", "MeasureMode", "Measured", "Measurer", "Media", "Unmeasurable", "available", "home", "load", "measure"]
+__all__ = [
+    "APPLIES_TO",
+    "FileType",
+    "MeasureMode",
+    "Measured",
+    "Measurer",
+    "Media",
+    "Unmeasurable",
+    "available",
+    "home",
+    "load",
+    "measure",
+]
 
 FileType = Literal["text", "image", "audio", "video", "landmarks", "unknown"]
 """What a file holds; `landmarks` is a JSON file, the input of facemesh."""
@@ -98,7 +110,7 @@ def home(model: str, mode: MeasureMode) -> str:
     if name is None:
         raise Unmeasurable(
             f"{model} is not measured: this version has no open model for it "
-            f"(the extra 'local' measures {' and '.join(_HOMES['local'])})"
+            f"(extra 'local': {', '.join(_HOMES['local'])})"
         )
     return name
 

@@ -91,8 +91,10 @@ class FaceMeasurer:
 
         Boxes are in pixels of the image as its EXIF orientation shows it. A face counts when both sides
         of its box (forehead to chin, within the image) reach `min_face_size` and its presence reaches
-        `prob_threshold`. Each is a person of its own: `face_0`, `face_1`, … from left to right when
-        `identify_faces` is on, one group `unknown` when it is off.
+        `prob_threshold`. Faces smaller than a fortieth of the image's long side may be missed.
+
+        With `identify_faces` each face of the image is a person of its own: `face_0`, `face_1`, … from
+        left to right. Without it all are in one group, `unknown`.
 
         Raises `Unmeasurable` for a video and for what is no whole image, `OSError` when the file is not there.
         """

@@ -29,6 +29,7 @@ _SIDE = 112
 _MARGIN = 1.15  # side of the crop over the face's
 _MEAN_RGB: Final = np.array([122.782, 117.001, 104.298], np.float32)
 _EYES: Final = ((33, 133), (263, 362))  # corners of the right and of the left eye in the mesh
+_SERIAL_PRODUCT = 200_000  # multiplications; OpenBLAS, numpy's usual library, starts threads above 262,144
 _MODEL = "face_expression_model"
 
 
@@ -62,17 +63,17 @@ class ExpressionReader:
         return seen
 
     def _full(self, values: Floats, name: str) -> Floats:
-        weights = self._weights
+        filters, bias = self._weights[f"{name}/filters"], self._weights[f"{name}/bias"]
         patches = _patches(values, stride=2)
-        return np.asarray(
-            np.tensordot(patches, weights[f"{name}/filters"].transpose(2, 0, 1, 3), axes=3) + weights[f"{name}/bias"]
-        )
+        height, width = patches.shape[:2]
+        inputs = patches.transpose(0, 1, 3, 4, 2).reshape(height, width, -1)  # as the filters' first three axes lie
+        return _mixed(inputs, filters.reshape(-1, filters.shape[3])) + bias
 
     def _separable(self, values: Floats, name: str, *, stride: int) -> Floats:
         """Each channel convolved on its own, then the channels mixed."""
         weights = self._weights
         each = np.einsum("hwcij,ijc->hwc", _patches(values, stride), weights[f"{name}/depthwise_filter"][..., 0])
-        return np.asarray(each @ weights[f"{name}/pointwise_filter"][0, 0] + weights[f"{name}/bias"])
+        return _mixed(each, weights[f"{name}/pointwise_filter"][0, 0]) + weights[f"{name}/bias"]
 
 
 class _Tensor(msgspec.Struct):
@@ -118,6 +119,17 @@ def _patches(values: Floats, stride: int) -> Floats:
         pads.append((needed // 2, needed - needed // 2))
     padded = np.pad(values, (*pads, (0, 0)))
     return np.lib.stride_tricks.sliding_window_view(padded, (3, 3), axis=(0, 1))[::stride, ::stride]
+
+
+def _mixed(values: Floats, weights: Floats) -> Floats:
+    """(height, width, m) times (m, n), in pieces so small that the linear algebra library starts no threads.
+
+    Its threads gain nothing on a network of this size; and they spin for a while after each product, which
+    doubled the time of the next network on a machine of two cores.
+    """
+    pieces = max(1, math.ceil(values.shape[1] * weights.size / _SERIAL_PRODUCT))
+    parts = [np.matmul(values, part) for part in np.array_split(weights, pieces, axis=1)]  # one product per row
+    return np.concatenate(parts, axis=2)
 
 
 def _upright(picture: Image.Image, face: FoundFace) -> Image.Image:

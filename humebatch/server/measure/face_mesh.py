@@ -168,7 +168,7 @@ class FaceFinder:
             )
 
     def _fit(self, picture: Image.Image, candidate: _Candidate) -> FoundFace:
-        """Lay the mesh on a candidate. Twice: the first result says where the face is more exactly than the detector."""
+        """Lay the mesh on a candidate. Twice: the first result knows better than the detector where the face is."""
         left, top, right, bottom = candidate.box
         x, y, tilt = (left + right) / 2, (top + bottom) / 2, candidate.tilt
         side = max(right - left, bottom - top) * _MESH_MARGIN

@@ -54,7 +54,7 @@ class FixedMeasurer:
 
     def measure(self, media: Media, config: Any, /) -> Measured:
         """Seeded scores for `media`; see the module's warning."""
-        rows = self._make(media, config, random.Random(f"{media.md5sum} {self.model}"))  # noqa: S311 - not a secret
+        rows = self._make(media, config, random.Random(f"{media.md5sum} {self.model}"))
         metadata = None
         if self.model in ("prosody", "language", "ner") and media.file_type != "text":
             metadata = TranscriptionMetadata(confidence=1.0, detected_language="en")

@@ -85,8 +85,8 @@ MEASURED: Final[Mapping[str, str]] = {
 
 _COLUMNS: Final = sorted((LANGUAGE_EMOTIONS.index(name), name, LABELS.index(label)) for label, name in MEASURED.items())
 
-# Bounds the memory: at `word` granularity a prediction costs about 250 bytes, so at most some 0.4 GB.
-MAX_BYTES: Final = 8 * 2**20
+# Bounds memory and time: at `word` a prediction costs some 250 bytes, at `sentence` a MiB takes over a minute.
+MAX_BYTES: Final = 4 * 2**20
 
 # Han, Hiragana, Katakana: written without spaces, so each character is a word (as the hosted service does it).
 _UNSPACED: Final = (
@@ -194,7 +194,7 @@ class Encoder:
 
     MAX_TOKENS: Final = 126  # the 128 that the encoder was trained with, less [CLS] and [SEP]
     _SLAB: Final = 16_384  # characters tokenized at once: bounds the memory of the tokenizer
-    _BATCH: Final = 32
+    _BATCH: Final = 1024  # tokens read at once: bounds the memory of the network to some 50 MB
 
     def __init__(self, threads: int = 1) -> None:
         tokenizer = tokenizers.Tokenizer.from_str((_weights() / "minilm_tokenizer.json").read_text("utf-8"))
@@ -237,9 +237,10 @@ class Encoder:
             by_length.setdefault(len(piece.tokens), []).append(row)
         cls, sep = self._frame
         # Only equal lengths together: padding would cost time and could colour the result.
-        for rows in by_length.values():
-            for start in range(0, len(rows), self._BATCH):
-                batch = rows[start : start + self._BATCH]
+        for length, rows in by_length.items():
+            size = self._BATCH // (length + 2)
+            for start in range(0, len(rows), size):
+                batch = rows[start : start + size]
                 ids = np.array([[cls, *pieces[row].tokens, sep] for row in batch], np.int64)
                 feed = {"input_ids": ids, "attention_mask": np.ones_like(ids), "token_type_ids": np.zeros_like(ids)}
                 mean = np.asarray(self._session.run(None, feed)[0], np.float32).mean(axis=1)

@@ -1,0 +1,1 @@
+"""What is fast, and by how much: each module is a command, each contender a fresh process."""
