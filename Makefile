@@ -1,0 +1,32 @@
+# Every target does all of its own set-up in .venv; nothing outside this folder is changed but the
+# user's cache (model files, ~/.cache/humebatch).
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: demo test check clean
+
+test: .venv/ready
+	$(BIN)/python -m pytest
+
+# Exit 1 says "some files were not measured": that is what the speech recording is there to show.
+demo: .venv/ready
+	$(BIN)/humebatch weights --fetch
+	$(BIN)/python -m examples.demo_media build/demo-media
+	$(BIN)/humebatch run build/demo-media --out build/demo-out \
+	    --models '{"face": {"facs": {}}, "language": {"granularity": "sentence"}, "prosody": {}}' \
+	    || test $$? -eq 1
+
+check: .venv/ready
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pyright
+
+.venv/ready: pyproject.toml
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --upgrade pip
+	$(BIN)/python -m pip install --quiet --editable '.[cli,local]' --group dev
+	touch $@
+
+clean:
+	rm -rf .venv build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,114 @@
+"""The README is true: its code blocks and commands are run as they stand, and it names every command."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from examples.demo_media import MEDIA
+from humebatch.server.measure import carried
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+MAKE = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitlines() if line.startswith("make ")]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The files that the README's examples speak of."""
+    (photo,) = carried.fetch_all([MEDIA["astronaut.png"]]).values()
+    shutil.copy(photo, tmp_path)
+    (tmp_path / "letter.txt").write_text("I miss you every single day. Thank you for the photographs!\n")
+    return tmp_path
+
+
+def run(command: list[str], folder: Path) -> str:
+    path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
+    with subprocess.Popen(
+        command,
+        cwd=folder,
+        env={**os.environ, "PATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            out, err = process.communicate(timeout=120)
+        finally:
+            # A block that fails half-way may leave its server behind.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, out + err
+    return out
+
+
+def blocks(kind: str) -> list[str]:
+    return [text for name, text in BLOCKS if name == kind and not text.startswith("make ")]
+
+
+@pytest.mark.parametrize("number", range(len(blocks("python"))))
+def test_python_blocks_run(number: int, folder: Path) -> None:
+    (folder / "block.py").write_text(blocks("python")[number])
+    out = run([sys.executable, "block.py"], folder)
+    assert "Joy" in out and "Gratitude" in out
+    assert (folder / "artifacts.zip").stat().st_size > 0
+
+
+@pytest.mark.parametrize("number", range(len(blocks("bash"))))
+def test_shell_blocks_run(number: int, folder: Path) -> None:
+    # As written, but for the port: 8765 may be taken on the machine that runs the tests.
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        script = blocks("bash")[number].replace("8765", str(free.getsockname()[1]))
+    run(["bash", "-euo", "pipefail", "-c", script], folder)
+    made = re.findall(r"--out (\S+)", script)
+    assert made and all((folder / name).exists() for name in made)
+
+
+def test_no_block_goes_untested() -> None:
+    assert {kind for kind, _ in BLOCKS} == {"python", "bash"}
+    assert BLOCKS[0] == ("bash", "make demo\nmake test\n"), "the two commands stand at the top"
+
+
+def test_ci_runs_the_make_commands() -> None:
+    ci = (ROOT / ".ci" / "run").read_text().splitlines()
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
+    for line in {*MAKE, *re.findall(r"`(make \w+)`", README)}:
+        assert line.split()[1] in targets
+        assert line in ci
+
+
+def test_every_command_is_named() -> None:
+    out = run([sys.executable, "-m", "humebatch", "--help"], ROOT)
+    commands = re.findall(r"^│ ([a-z]+) ", out, re.MULTILINE)
+    assert "serve" in commands
+    for command in commands:
+        assert re.search(rf"humebatch {command}\b", README), f"README does not name `humebatch {command}`"
+
+
+def test_the_picture_of_the_house_is_the_house() -> None:
+    picture = README[README.index("```\nhumebatch/\n") :].split("```")[1]
+    drawn = set(re.findall(r"(\w+\.py)\b", picture))
+    built = {
+        path.name
+        for path in (ROOT / "humebatch").rglob("*.py")
+        if "measure" not in path.parts and "cli" not in path.parts and path.name != "__init__.py"
+    }
+    assert built - drawn == set() or built - drawn == {"__main__.py"}
+    assert drawn - built - {"__init__.py", "__main__.py"} == set()
+
+
+def test_changelog_has_this_version() -> None:
+    import importlib.metadata
+
+    assert f"## {importlib.metadata.version('humebatch')}" in (ROOT / "CHANGELOG.md").read_text()
