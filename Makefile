@@ -10,9 +10,9 @@ test: .venv/ready
 
 # Exit 1 says "some files were not measured": that is what the speech recording is there to show.
 demo: .venv/ready
-	$(BIN)/humebatch weights --fetch
-	$(BIN)/python -m examples.demo_media build/demo-media
-	$(BIN)/humebatch run build/demo-media --out build/demo-out \
+	@$(BIN)/humebatch weights --fetch
+	@$(BIN)/python -m examples.demo_media build/demo-media
+	@cd build && ../$(BIN)/humebatch run demo-media --out $(CURDIR)/build/demo-out \
 	    --models '{"face": {"facs": {}}, "language": {"granularity": "sentence"}, "prosody": {}}' \
 	    || test $$? -eq 1
 

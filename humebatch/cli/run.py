@@ -179,7 +179,9 @@ def _split(whole: Path, files: list[FoundFile], out: Path) -> Iterator[tuple[Sou
 
 
 def _table(found: list[Finding], out: Path) -> None:
-    table = Table("file", "model", "found", "strongest (highest score of any prediction)", box=SIMPLE_HEAD)
+    table = Table(box=SIMPLE_HEAD)
+    for heading in ("file", "model", "found", "strongest (highest score of any prediction)"):
+        table.add_column(heading, overflow="fold")
     for finding in found:
         file = escape(finding.file if finding.inside is None else f"{finding.file} › {finding.inside}")
         if finding.error is not None:

