@@ -107,22 +107,17 @@ class _Service:
         try:
             await anyio.to_thread.run_sync(lambda: self._folders.prepare(self._store.known()))
             self._runner = Runner(self._store, self._folders, self._mode, self._running)
+            await anyio.to_thread.run_sync(self._runner.recover)
             if self._mode == "fixed":
                 _log.warning("measuring with 'fixed': every score is made up; for tests only")
             # Not a task group: an application may be started and stopped by different tasks.
-            scope = anyio.CancelScope()
-            task = asyncio.create_task(self._work(scope), name="humebatch runner")
+            task = asyncio.create_task(self._runner.run(), name="humebatch runner")
             task.add_done_callback(_report_end)
             yield
-            # Not `task.cancel()`: that would leave threads running that still use the store.
-            scope.cancel()
+            task.cancel()
             await asyncio.wait([task])
         finally:
             await anyio.to_thread.run_sync(self._store.close)
-
-    async def _work(self, scope: anyio.CancelScope) -> None:
-        with scope:
-            await self._runner.run()
 
     @web.middleware
     async def guard(self, request: web.Request, handler: Handler) -> web.StreamResponse:

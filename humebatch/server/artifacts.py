@@ -57,6 +57,10 @@ HEADERS: dict[str, tuple[str, ...]] = {
     "facemesh": ("Id", *EMOTIONS_CSV),
 }
 
+_TABLES = frozenset(f"{model}.csv" for model in HEADERS)
+# File systems take 255 bytes; `file-99-` and what makes a name unique come on top.
+_NAME_BYTES = 200
+
 Cell = str | int | float | None
 
 
@@ -134,9 +138,9 @@ def _folder(number: int, result: SourceResult) -> str:
 
 
 def _safe(name: str) -> str:
-    """A name that cannot leave its folder when somebody unpacks the ZIP."""
+    """A name that cannot leave its folder when somebody unpacks the ZIP, and that a file system takes."""
     kept = "".join("_" if ch in '/\\:*?"<>|' or ord(ch) < 32 else ch for ch in name)
-    return kept.strip(". ") or "_"
+    return kept.encode()[:_NAME_BYTES].decode("utf-8", "ignore").strip(". ") or "_"
 
 
 def _tables(result: SourceResult) -> Iterator[tuple[str, str]]:
@@ -145,8 +149,9 @@ def _tables(result: SourceResult) -> Iterator[tuple[str, str]]:
     used: set[str] = set()
     for prediction in result.results.predictions:
         # Paths inside an archive keep their folders; each step is made safe.
-        name = "/".join(_safe(step) for step in prediction.file.split("/") if step not in ("", ".", ".."))
-        name = name or "_"
+        first, *more = [_safe(step) for step in prediction.file.split("/") if step not in ("", ".", "..")] or ["_"]
+        # A folder called like a table would be in the way of the table of a file called like its parent.
+        name = "/".join([first, *(f"{step}_" if step in _TABLES else step for step in more)])
         while name in used:
             name += "_"
         used.add(name)

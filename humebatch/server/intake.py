@@ -21,7 +21,6 @@ import msgspec
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 from msgspec import UNSET
-from multidict import CIMultiDict, CIMultiDictProxy
 
 from .._wire.batch import RequestBody
 from .._wire.codec import decode
@@ -155,8 +154,6 @@ async def _form(request: web.Request, folder: Path, limits: IntakeLimits) -> tup
         for _ in range(limits.parts):
             part = await _next(reader.next(), limits)
             if part is None:
-                if not reader.at_eof():
-                    raise Refused(400, "the form does not end with its final boundary")
                 return json or b"", files
             name, filename = _names(reader.disposition)
             if not isinstance(part, aiohttp.BodyPartReader):
@@ -178,7 +175,7 @@ async def _form(request: web.Request, folder: Path, limits: IntakeLimits) -> tup
 
 
 class _FormReader(aiohttp.MultipartReader):
-    """aiohttp's reader for the framing only; `disposition` is the Content-Disposition of the latest part, to be read here.
+    """aiohttp's reader for the framing only: `disposition` is the Content-Disposition of the latest part, unread.
 
     Left to itself, aiohttp swallows a first part called `_charset_` and warns of a malformed header,
     with the file name in it.
@@ -189,9 +186,13 @@ class _FormReader(aiohttp.MultipartReader):
     async def fetch_next_part(self) -> aiohttp.MultipartReader | aiohttp.BodyPartReader:
         """The next part, without its Content-Disposition."""
         part = await super().fetch_next_part()
-        headers = CIMultiDict(part.headers)
-        self.disposition = headers.pop("Content-Disposition", "")
-        part.headers = CIMultiDictProxy(headers)
+        self.disposition = part.headers.get("Content-Disposition", "")
+        if isinstance(part, aiohttp.BodyPartReader):
+            headers = part.headers.copy()
+            # Two of them are none: which one counts would be anybody's guess.
+            if len(headers.popall("Content-Disposition", [])) > 1:
+                self.disposition = ""
+            part.headers = type(part.headers)(headers)
         return part
 
 

@@ -6,6 +6,7 @@ against limits while it is decompressed, and removed as soon as it is measured.
 
 from __future__ import annotations
 
+import codecs
 import hashlib
 import lzma
 import mimetypes
@@ -27,11 +28,11 @@ __all__ = ["ArchiveLimits", "file_type", "is_archive", "members", "single"]
 _HEAD = 4096
 _COPY = 1024 * 1024
 
-# Long enough that a text cannot begin like that by chance: "BMW", "ID3 tags" and "GIF89" are words.
+# Each is more than a text may begin with: "BMW" and "ID3 tags" are no pictures and no music.
 _MAGIC: tuple[tuple[bytes, FileType], ...] = (
     (rb"\x89PNG\r\n\x1a\n", "image"),
     (rb"\xff\xd8\xff", "image"),
-    (rb"GIF8[79]a.{6}[\x00\x70-\xff]", "image"),
+    (rb"GIF8[79]a", "image"),
     (rb"BM.{4}\0{4}", "image"),
     (rb"II\*\0", "image"),
     (rb"MM\0\*", "image"),
@@ -39,7 +40,7 @@ _MAGIC: tuple[tuple[bytes, FileType], ...] = (
     (rb"RIFF.{4}WAVE", "audio"),
     (rb"RIFF.{4}AVI ", "video"),
     (rb"ID3[\x02-\x04]", "audio"),
-    (rb"fLaC\0", "audio"),
+    (rb"fLaC", "audio"),
     (rb"OggS\0", "audio"),
     (rb"\x1aE\xdf\xa3", "video"),
     (rb"\0.{3}ftypM4A", "audio"),
@@ -93,13 +94,9 @@ def file_type(path: Path, name: str) -> FileType:
 def _reads_as_text(head: bytes) -> bool:
     if b"\0" in head:
         return False
-    # The end of the sample may have cut the last character, which has at most four bytes.
-    return any(_decodes(head[: len(head) - cut]) for cut in range(min(4, len(head) + 1)))
-
-
-def _decodes(data: bytes) -> bool:
     try:
-        data.decode("utf-8")
+        # The end of a full sample may have cut its last character.
+        codecs.getincrementaldecoder("utf-8")().decode(head, final=len(head) < _HEAD)
     except UnicodeDecodeError:
         return False
     return True

@@ -63,13 +63,13 @@ class Runner:
         self._work.set()
 
     async def run(self) -> None:
-        """Recover what a crash left, then measure for ever."""
-        await anyio.to_thread.run_sync(self._recover)
+        """Measure for ever."""
         async with anyio.create_task_group() as group:
             for _ in range(self._limits.workers):
                 group.start_soon(self._worker)
 
-    def _recover(self) -> None:
+    def recover(self) -> None:
+        """Take up what a crash left. Blocks; to be called before jobs come in, whose files it would take for old."""
         self._store.recover(now_ms=_now_ms(), max_attempts=self._limits.attempts)
         self._folders.forget_ended(self._store.unfinished())
 
@@ -164,6 +164,8 @@ class Runner:
                 ResultError(
                     message=f"none of the models {', '.join(wanted)} measures this file: {kind}", file=media.name
                 )
+                if wanted
+                else ResultError(message="the request switches every model off", file=media.name)
             )
             return
         found = ModelsPredictions()

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import anyio
 from aiohttp import web
+from aiohttp.http_exceptions import BadHttpMessage
 
 from ..errors import ConfigError
 from .app import create_app
@@ -49,7 +50,9 @@ async def serve(
         )
     app = create_app(data, api_keys=api_keys, measure=measure)
     # Requests carry people's file names and, in query strings, callers' own ids: no access log.
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=_DRAIN)
+    http_log = logging.getLogger("humebatch.server.http")
+    http_log.addFilter(_not_about_bytes)
+    runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=_DRAIN)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await runner.setup()
@@ -71,6 +74,11 @@ async def serve(
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
         await runner.cleanup()
+
+
+def _not_about_bytes(record: logging.LogRecord) -> bool:
+    # aiohttp quotes what it cannot parse, and a malformed header may hold a key. The client was told.
+    return not (record.exc_info and isinstance(record.exc_info[1], BadHttpMessage))
 
 
 def _announce(base_url: str) -> None:

@@ -85,29 +85,24 @@ class Store:
     def __init__(self, folder: Path) -> None:
         """Open or create `folder/jobs.db`.
 
-        Raises `ConfigError` when another server uses the folder, or when a newer version wrote it.
+        Raises `ConfigError` when the folder cannot be used, when another server uses it, or when a newer
+        version wrote it.
         """
-        folder.mkdir(parents=True, exist_ok=True)
-        self._lock = (folder / "lock").open("a")
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            self._lock = (folder / "lock").open("a")
+        except OSError as error:
+            raise ConfigError(f"data: {folder} cannot be used: {error}", field="data") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            self._db = _open(folder / "jobs.db")
+        except BlockingIOError as error:
             self._lock.close()
             raise ConfigError(f"data: {folder} is in use by another server", field="data") from error
+        except BaseException:
+            self._lock.close()
+            raise
         self._turn = threading.Lock()
-        self._db = sqlite3.connect(folder / "jobs.db", isolation_level=None, check_same_thread=False)
-        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "trusted_schema=OFF"):
-            self._db.execute(f"PRAGMA {pragma}")
-        (version,) = self._db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            self._db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
-        elif version != SCHEMA_VERSION:
-            self.close()
-            raise ConfigError(
-                f"data: {folder} was written by another version of humebatch (schema {version}, "
-                f"this one reads {SCHEMA_VERSION}); use that version or an empty folder",
-                field="data",
-            )
 
     def close(self) -> None:
         """Close the database and let another server have the folder."""
@@ -217,3 +212,26 @@ class Store:
     def _move(self, statement: str, values: tuple[str | int | bytes | None, ...]) -> None:
         if self._change(statement, values) != 1:
             raise RuntimeError(f"job {values[-1]!r} is not IN_PROGRESS: its state change was refused")
+
+
+def _open(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+    try:
+        for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "trusted_schema=OFF"):
+            db.execute(f"PRAGMA {pragma}")
+        (version,) = db.execute("PRAGMA user_version").fetchone()
+        if version == 0:
+            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        elif version != SCHEMA_VERSION:
+            raise ConfigError(
+                f"data: {path} was written by another version of humebatch (schema {version}, "
+                f"this one reads {SCHEMA_VERSION}); use that version or an empty folder",
+                field="data",
+            )
+    except sqlite3.Error as error:
+        db.close()
+        raise ConfigError(f"data: {path} cannot be used: {error}", field="data") from error
+    except BaseException:
+        db.close()
+        raise
+    return db
