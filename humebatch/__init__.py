@@ -5,8 +5,9 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from . import config, errors, jobs, local, predictions, vocabulary
+from . import config, errors, jobs, local, predictions, sources, vocabulary
 from ._client.batch import BatchClient, Job
+from ._client.outcome import Outcome
 from .config import Limits, PollPolicy, RetryPolicy, Timeouts
 from .errors import (
     ApiError,
@@ -42,7 +43,9 @@ from .jobs import (
     Status,
     Submission,
     Transcription,
+    split_files,
 )
+from .sources import Bundle, FileSource
 
 if TYPE_CHECKING:
     __version__: str
@@ -51,12 +54,14 @@ __all__ = [
     "ApiError",
     "AuthError",
     "BatchClient",
+    "Bundle",
     "Burst",
     "ConfigError",
     "ConnectFailed",
     "DecodeError",
     "Face",
     "Facemesh",
+    "FileSource",
     "HumebatchError",
     "InvalidRequest",
     "Job",
@@ -67,6 +72,7 @@ __all__ = [
     "Models",
     "Ner",
     "NotFound",
+    "Outcome",
     "PollPolicy",
     "Prosody",
     "ProsodyWindow",
@@ -91,6 +97,8 @@ __all__ = [
     "jobs",
     "local",
     "predictions",
+    "sources",
+    "split_files",
     "vocabulary",
 ]
 

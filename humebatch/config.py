@@ -20,6 +20,7 @@ __all__ = [
     "RetryPolicy",
     "Secret",
     "Timeouts",
+    "WatchPolicy",
     "api_key_from",
     "base_url_from",
 ]
@@ -54,19 +55,35 @@ def _count(owner: str, **values: object) -> None:
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much happens at once.
 
-    `uploads`: submissions being sent at the same time. `polls`: status requests at the same time.
-    `chunk`: bytes of a file held in memory per upload.
+    `uploads`: submissions being sent at the same time; the client sends fewer while the server pushes back.
+    `polls`: status requests and downloads at the same time. `open_files`: files open for sending.
+    `chunk`: bytes of a file read at a time. `bytes_in_flight`: bytes of all uploads held in memory.
 
-    Memory of the sender: each upload holds the chunk being sent and at most one chunk in the socket's
-    write buffer, so the peak is about `uploads * 2 * chunk`, whatever the size of the files.
+    Memory of the sender: each upload holds the chunk being sent and at most one more in the socket's
+    write buffer, so the peak is about `min(uploads * 2 * chunk, bytes_in_flight)`, whatever the size of
+    the files and however many wait; what `sendfile` sends is not held at all.
     """
 
     uploads: int = 8
     polls: int = 64
+    open_files: int = 128
     chunk: int = 256 * 1024
+    bytes_in_flight: int = 64 * 1024 * 1024
+
+    @property
+    def piece(self) -> int:
+        """Bytes read at a time so that all uploads together stay within `bytes_in_flight`; at least 4 KiB."""
+        return max(4096, min(self.chunk, self.bytes_in_flight // (2 * self.uploads)))
 
     def __post_init__(self) -> None:
-        _count("Limits", uploads=self.uploads, polls=self.polls, chunk=self.chunk)
+        _count(
+            "Limits",
+            uploads=self.uploads,
+            polls=self.polls,
+            open_files=self.open_files,
+            chunk=self.chunk,
+            bytes_in_flight=self.bytes_in_flight,
+        )
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True):
@@ -123,6 +140,53 @@ class PollPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"PollPolicy.factor: must be at least 1, got {self.factor!r}", field="factor")
         if not 0 <= _number("PollPolicy", "jitter", self.jitter) < 1:
             raise ConfigError(f"PollPolicy.jitter: must be at least 0 and below 1, got {self.jitter!r}", field="jitter")
+
+
+class WatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How often `watch` asks. All times are in seconds.
+
+    `quickest`, `slowest`: between two sweeps of the job list. Quick at first and near the end, slow in
+    the middle: an eighth of the time watched so far or a twentieth of the time that the open jobs will
+    still take, whichever is less. What has ended is known after at most `slowest`; a run of
+    4.6 hours costs about 1,200 sweeps. `jitter`: up to this share is taken off each wait, so that many
+    watchers do not ask in step.
+    `overlap`: how far behind the newest end a sweep looks again, on the server's own clock, for jobs
+    that the list shows late.
+    `page_rows`, `page_bytes`: the most that one list request may ask for. At most one page is in memory.
+    `straggler`: a job that no sweep has shown for so long is asked for by itself, a few at a time.
+    `looks_per_second`: requests for single jobs that find nothing new, over all jobs; what a server
+    gets whose list is of no use.
+    """
+
+    quickest: float = 2.0
+    slowest: float = 15.0
+    jitter: float = 0.1
+    overlap: float = 120.0
+    page_rows: int = 5000
+    page_bytes: int = 4 * 1024 * 1024
+    straggler: float = 600.0
+    looks_per_second: float = 10.0
+
+    def __post_init__(self) -> None:
+        _positive(
+            "WatchPolicy",
+            quickest=self.quickest,
+            slowest=self.slowest,
+            straggler=self.straggler,
+            looks_per_second=self.looks_per_second,
+        )
+        _count("WatchPolicy", page_rows=self.page_rows, page_bytes=self.page_bytes)
+        if self.slowest < self.quickest:
+            raise ConfigError(
+                f"WatchPolicy.slowest: must be at least quickest ({self.quickest!r}), got {self.slowest!r}",
+                field="slowest",
+            )
+        if _number("WatchPolicy", "overlap", self.overlap) < 0:
+            raise ConfigError(f"WatchPolicy.overlap: must not be negative, got {self.overlap!r}", field="overlap")
+        if not 0 <= _number("WatchPolicy", "jitter", self.jitter) < 1:
+            raise ConfigError(
+                f"WatchPolicy.jitter: must be at least 0 and below 1, got {self.jitter!r}", field="jitter"
+            )
 
 
 class Secret:

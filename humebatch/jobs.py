@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import enum
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Literal
 
 import msgspec
 from msgspec import UNSET, UnsetType
 
 from .errors import ConfigError
+from .sources import Bundle, FileLike, FileSource
 
 __all__ = [
     "MAX_ITEMS",
@@ -39,6 +40,7 @@ __all__ = [
     "Submission",
     "Transcription",
     "check_request",
+    "split_files",
 ]
 
 # API reference: at most 100 files, 100 URLs and 100 strings per request; more must come as an archive.
@@ -151,7 +153,8 @@ class Transcription(msgspec.Struct, frozen=True, kw_only=True):
 class Submission(msgspec.Struct, frozen=True, kw_only=True):
     """One job to start: files, URLs and texts, and what to measure on them.
 
-    `files`: paths of media files or archives (`.zip .tar.gz .tar.bz2 .tar.xz`), at most 100.
+    `files`: at most 100 media files or archives (`.zip .tar.gz .tar.bz2 .tar.xz`): paths, files open in
+    binary mode, `FileSource` for bytes and streams, `Bundle` for many files as one archive.
     `urls`: public media URLs, at most 100. `text`: strings for the language models, at most 100.
     `models`: left out or None runs all models. `transcription`: None switches it off, left out takes
     the server's default. `callback_url`: where the server POSTs the result. `notify`: send an e-mail.
@@ -159,7 +162,7 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     Raises `ConfigError` naming the field when a value is outside the API's ranges.
     """
 
-    files: Sequence[str | os.PathLike[str]] = ()
+    files: Sequence[FileLike] = ()
     urls: Sequence[str] = ()
     text: Sequence[str] = ()
     models: Models | UnsetType | None = UNSET
@@ -170,9 +173,14 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if isinstance(self.files, (str, bytes, os.PathLike)) or not isinstance(self.files, Sequence):
             raise ConfigError("files: give a list of paths, not a single one", field="files")
-        for number, path in enumerate(self.files):
-            if not isinstance(path, (str, os.PathLike)):
-                raise ConfigError(f"files[{number}]: a path is needed, not {type(path).__name__}", field="files")
+        for number, file in enumerate(self.files):
+            named = isinstance(getattr(file, "name", None), str) and hasattr(file, "read")
+            if not named and not isinstance(file, (str, os.PathLike, FileSource, Bundle)):
+                raise ConfigError(
+                    f"files[{number}]: a path, an open file, a FileSource or a Bundle is needed, "
+                    f"not {type(file).__name__} (bytes and streams need a name: FileSource)",
+                    field="files",
+                )
         check_request(
             models=self.models,
             transcription=self.transcription,
@@ -182,6 +190,23 @@ class Submission(msgspec.Struct, frozen=True, kw_only=True):
             notify=self.notify,
             files=len(self.files),
         )
+
+
+def split_files(files: Iterable[FileLike], *, per_job: int = MAX_ITEMS, **fields: Any) -> Iterator[Submission]:
+    """Submissions of up to `per_job` files each, made as they are asked for; `fields` are those of `Submission`.
+
+    Raises `ConfigError` when `per_job` is not between 1 and 100.
+    """
+    if not 1 <= per_job <= MAX_ITEMS:
+        raise ConfigError(f"per_job: must be between 1 and {MAX_ITEMS}, got {per_job!r}", field="per_job")
+    group: list[FileLike] = []
+    for file in files:
+        group.append(file)
+        if len(group) == per_job:
+            yield Submission(files=group, **fields)
+            group = []
+    if group:
+        yield Submission(files=group, **fields)
 
 
 class File(msgspec.Struct, gc=False):

@@ -25,10 +25,11 @@ FLOORS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "config": (0, {"msgspec"}),
     "jobs": (0, {"msgspec"}),
+    "sources": (0, {"msgspec"}),
     "predictions": (0, {"msgspec"}),
     "vocabulary": (0, set()),
     "_wire": (1, {"msgspec"}),
-    "_transport": (2, {"msgspec", "aiohttp", "aiofiles", "anyio"}),
+    "_transport": (2, {"msgspec", "aiohttp", "aiofiles", "anyio", "zipstream"}),
     "_client": (3, {"msgspec", "anyio"}),
     "server": (3, {"msgspec", "aiohttp", "aiofiles", "anyio"}),
     "local": (4, {"msgspec", "anyio"}),
@@ -191,7 +192,7 @@ def test_core_needs_four_packages_only() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[ ]", need)[0] for need in project["dependencies"]}
     assert names == {"aiohttp", "msgspec", "anyio", "aiofiles"}
-    assert set(project["optional-dependencies"]) == {"cli", "local"}
+    assert set(project["optional-dependencies"]) == {"bundle", "cli", "local"}
 
 
 def test_no_junk_drawers() -> None:

@@ -7,6 +7,7 @@ import functools
 import importlib.metadata
 import os
 import random
+import time
 from collections.abc import AsyncIterator, Callable, Iterable
 from types import TracebackType
 from typing import Self
@@ -15,8 +16,9 @@ import anyio
 import anyio.to_thread
 
 from .._transport.clock import Clock
-from .._transport.files import plan_uploads
-from .._transport.http import Progress, Stats, Transport
+from .._transport.http import Stats, Transport
+from .._transport.planning import plan_uploads
+from .._transport.upload import Progress
 from .._wire import batch as wire
 from .._wire import codec
 from .._wire.message import WireReply, WireRequest
@@ -27,15 +29,23 @@ from ..config import (
     RetryPolicy,
     Secret,
     Timeouts,
+    WatchPolicy,
     api_key_from,
     base_url_from,
 )
-from ..errors import ConfigError, JobFailed, WaitTimeout
+from ..errors import ConfigError, DecodeError, JobFailed, SubmissionUnknown, WaitTimeout
 from ..jobs import JobDetails, Status, Submission
 from ..predictions import SourceResult
 from .embedded import embedded_server
+from .outcome import Outcome
+from .submit import Submissions, submit_many
+from .watch import BatchJobs, Finished, Jobs, watch
 
 __all__ = ["BatchClient", "Job"]
+
+# A look at a job gets this many seconds, however little is left of the caller's time: it is cheap, and
+# without it a short timeout could never be answered by a server that is a little slow.
+_LEAST_LOOK = 5.0
 
 
 @functools.cache
@@ -65,6 +75,14 @@ class BatchClient:
         poll: PollPolicy | None = None,
         clock: Clock | None = None,
     ) -> None:
+        for name, value, wanted in (
+            ("limits", limits, Limits),
+            ("timeouts", timeouts, Timeouts),
+            ("retry", retry, RetryPolicy),
+            ("poll", poll, PollPolicy),
+        ):
+            if value is not None and not isinstance(value, wanted):
+                raise ConfigError(f"{name}: must be a {wanted.__name__}, not {type(value).__name__}", field=name)
         self._key = api_key_from(api_key)
         self._base_url = base_url_from(base_url)
         self._limits = limits or Limits()
@@ -102,9 +120,6 @@ class BatchClient:
                     clock=self._clock,
                 )
             )
-            # Made per opening: an anyio limiter belongs to the event loop that it is first used in.
-            self._uploads = anyio.CapacityLimiter(self._limits.uploads)
-            self._polls = anyio.CapacityLimiter(self._limits.polls)
             self._stack = stack.pop_all()
         return self
 
@@ -143,11 +158,65 @@ class BatchClient:
         refuses, `TransportError` when it cannot be reached, and `SubmissionUnknown` when the job may
         exist although no answer came: nothing is ever submitted twice behind your back.
         """
+        if not isinstance(submission, Submission):
+            raise ConfigError(f"submission: must be a Submission, not {type(submission).__name__}", field="submission")
         transport = self._open
-        async with self._uploads:
+        began = time.time()
+        async with transport.submissions.places:
             files = await plan_uploads(submission.files)
             reply = await transport.send(wire.submit_request(submission, files), progress=progress)
-        return self.job(codec.decode_job_id(reply.body))
+        try:
+            return self.job(codec.decode_job_id(reply.body))
+        except (DecodeError, ConfigError) as error:
+            # The server said yes in words that we cannot read: there is a job, and only the list knows its id.
+            raise SubmissionUnknown(
+                f"the submission was accepted, but its answer holds no job id ({error}); look for it in the job list",
+                method="POST",
+                path=wire.JOBS_PATH,
+                since=began,
+                filenames=tuple(file.filename for file in files),
+            ) from error
+
+    def submit_many(
+        self, submissions: Submissions
+    ) -> contextlib.AbstractAsyncContextManager[AsyncIterator[Outcome[Submission, Job]]]:
+        """Submit everything that an iterable (or asynchronous iterable) yields, several at once.
+
+            async with client.submit_many(submissions) as outcomes:
+                async for outcome in outcomes:  # in order of completion
+                    outcome.item, outcome.value, outcome.error
+
+        At most `Limits.uploads` are in flight, and the next item is asked for only when a place is free.
+        An iterable that blocks (a slow generator) blocks the event loop: make it asynchronous. Errors of one
+        item are its outcome; `AuthError` and `ConfigError` end the run and are raised. Leaving the block
+        early cancels what is in flight.
+        """
+        return submit_many(self, submissions, at_once=self._limits.uploads)
+
+    def watch(
+        self, jobs: Jobs, *, timeout: float | None = None, policy: WatchPolicy | None = None
+    ) -> contextlib.AbstractAsyncContextManager[Finished[JobDetails]]:
+        """Follow any number of jobs with about one request per tick, however many they are.
+
+            async with client.watch(jobs) as finished:
+                async for outcome in finished:  # in order of completion
+                    outcome.item, outcome.value, outcome.error  # job id, JobDetails or what happened
+
+        `jobs`: `Job`s or ids, each followed once. An iterable is read to its end first; an asynchronous one
+        may go on producing while its jobs are watched. `timeout`: seconds for each job from when it was
+        taken in. Errors of one job are its outcome: `JobFailed`, `WaitTimeout` (the job goes on), `NotFound`
+        (missing twice), or another `ApiError` or `DecodeError`. A server that cannot be reached ends
+        nothing: it is asked again, ever more rarely. `AuthError` and `ConfigError` end the run and are
+        raised, as is what the iterable raises. Leaving the block early ends all waiting.
+        """
+        return watch(
+            BatchJobs(self._ask),
+            jobs,
+            policy=policy or WatchPolicy(),
+            clock=self._open.clock,
+            polls=self._limits.polls,
+            timeout=timeout,
+        )
 
     def job(self, job_id: str) -> Job:
         """A job by its id. No I/O: whether it exists shows when it is asked."""
@@ -185,12 +254,12 @@ class BatchClient:
 
     async def _ask(self, request: WireRequest) -> WireReply:
         transport = self._open
-        async with self._polls:
+        async with transport.looks.places:
             return await transport.send(request)
 
     async def _save(self, request: WireRequest, path: str | os.PathLike[str]) -> int:
         transport = self._open
-        async with self._polls:
+        async with transport.looks.places:
             return await transport.save(request, os.fspath(path))
 
 
@@ -217,11 +286,13 @@ class Job:
     ) -> JobDetails:
         """Wait until the job is COMPLETED and return its details.
 
-        `timeout` in seconds, None waits for ever. `on_state` is called with every answer on the way.
+        `timeout` in seconds, None waits for ever; a look at the job that has begun gets at least five.
+        `on_state` is called with every answer on the way.
         Raises `JobFailed` with the server's message, `WaitTimeout` when the time is up (the job goes
         on; its id is on the exception), and what `details` raises.
         """
-        if timeout is not None and not timeout >= 0:  # NaN is no deadline either
+        # NaN is no deadline either.
+        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
             raise ConfigError(f"timeout: must not be negative, got {timeout!r}", field="timeout")
         client = self._client
         clock = client._open.clock
@@ -229,9 +300,10 @@ class Job:
         polls = 0
         while True:
             # The request itself may hang or be tried again for longer than the caller has time.
-            with anyio.move_on_after(None if deadline is None else max(deadline - clock.now(), 5.0)) as scope:
+            details: JobDetails | None = None
+            with anyio.move_on_after(None if deadline is None else max(deadline - clock.now(), _LEAST_LOOK)):
                 details = await self.details()
-            if scope.cancelled_caught:
+            if details is None:
                 raise self._timed_out(timeout, "the server did not answer")
             if on_state is not None:
                 on_state(details)

@@ -7,7 +7,6 @@ not travel to another host. Cancellation passes through untouched.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import logging
 import random
@@ -19,10 +18,10 @@ from typing import Any, Self, TypeVar
 import aiohttp
 import anyio
 import msgspec
-from aiohttp.abc import AbstractStreamWriter
 
 from .._wire.message import BodyPlan, Service, WireReply, WireRequest
 from .._wire.pacing import Phase, may_have_created, may_resend, retry_wait
+from .._wire.throttle import Breaker, RetryBudget, rate_limit_pause
 from ..config import Limits, RetryPolicy, Secret, Timeouts
 from ..errors import (
     ApiError,
@@ -32,21 +31,24 @@ from ..errors import (
     RateLimited,
     RequestTimeout,
     ServerError,
-    SourceError,
     SubmissionUnknown,
     TransportError,
 )
 from .clock import Clock, SystemClock
-from .files import read_chunks, save_atomically
+from .files import save_atomically
+from .lanes import Lane
+from .upload import Progress, Upload
 
-__all__ = ["Progress", "Stats", "Transport"]
+__all__ = ["Stats", "Transport"]
 
 T = TypeVar("T")
-Progress = Callable[[int], None]
-"""Called with the number of body bytes just handed to the socket (negative when a try starts over)."""
-
 _log = logging.getLogger("humebatch.transport")
 _DOWNLOAD_CHUNK = 64 * 1024
+# Seconds that a connection may idle before it is used again.
+_KEPT = 15.0
+_KEPT_FOR_SUBMISSIONS = 1.0
+# A server that asks for longer is not waited for by the whole class; the request itself fails and says so.
+_LONGEST_PAUSE = 900.0
 
 
 class Stats(msgspec.Struct):
@@ -57,65 +59,6 @@ class Stats(msgspec.Struct):
     rate_limited: int = 0
     bytes_sent: int = 0
     bytes_received: int = 0
-
-
-class _Upload(aiohttp.Payload):
-    """A `BodyPlan` on its way out. Remembers how far it came and what stopped it."""
-
-    def __init__(self, plan: BodyPlan, *, chunk: int, stall: float | None, sent: Progress) -> None:
-        super().__init__(plan, content_type=plan.content_type)
-        self._size = plan.length
-        self._plan = plan
-        self._chunk = chunk
-        self._stall = stall
-        self._sent = sent
-        self.bytes = 0
-        self.phase: Phase = "before"
-        self.stopped_by: Exception | None = None
-
-    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002 - aiohttp's signature
-        raise TypeError("a streamed body has no text")
-
-    async def write(self, writer: AbstractStreamWriter) -> None:
-        self.phase = "sending"
-        try:
-            for part in self._plan.parts:
-                if isinstance(part, bytes):
-                    await self._push(writer, part)
-                else:
-                    # Closed here and not whenever the generator is collected: a cancelled upload keeps no file open.
-                    async with contextlib.aclosing(read_chunks(part, self._chunk)) as chunks:
-                        async for data in chunks:
-                            await self._push(writer, data)
-        except SourceError as error:
-            # aiohttp wraps what stops a body; the reason is picked up from here.
-            self.stopped_by = error
-            raise
-
-    async def write_with_length(
-        self,
-        writer: AbstractStreamWriter,
-        content_length: int | None,  # noqa: ARG002 - aiohttp's signature; our length is exact
-    ) -> None:
-        await self.write(writer)
-
-    async def _push(self, writer: AbstractStreamWriter, data: bytes) -> None:
-        # Set before the last byte leaves: from here on the server may have the whole request.
-        if self.bytes + len(data) == self._size:
-            self.phase = "sent"
-        try:
-            async with asyncio.timeout(self._stall):
-                await writer.write(data)
-        except TimeoutError as error:
-            self.stopped_by = RequestTimeout(f"the server took no data for {self._stall:g} s")
-            raise ConnectionError("upload stalled") from error
-        self.bytes += len(data)
-        try:
-            self._sent(len(data))
-        except Exception as error:
-            # The caller's `progress` failed; that is not the line's fault, and no reason to send again.
-            self.stopped_by = error
-            raise
 
 
 class Transport:
@@ -144,12 +87,17 @@ class Transport:
         self._agent = user_agent
         self._reading: aiohttp.ClientSession | None = None
         self._creating: aiohttp.ClientSession | None = None
+        self._budget = RetryBudget()
+        breaker = Breaker()
+        self.submissions = Lane(limits.uploads, breaker, self.clock)
+        self.looks = Lane(limits.polls, breaker, self.clock)
+        self._files = anyio.CapacityLimiter(limits.open_files)
 
     async def __aenter__(self) -> Self:
-        self._reading = self._session(keep=True)
-        # A connection that idled may already be closed by the server, and a submission that dies on it
-        # cannot be told from an accepted one: each submission gets a connection of its own.
-        self._creating = self._session(keep=False)
+        self._reading = self._session(keep=_KEPT)
+        # A connection that idled may just be closed by the server, and a submission that dies on it cannot be told
+        # from an accepted one. Servers keep connections for 5 s and more, so one that was used a moment ago is safe.
+        self._creating = self._session(keep=_KEPT_FOR_SUBMISSIONS)
         return self
 
     async def __aexit__(
@@ -162,13 +110,16 @@ class Transport:
                 if session is not None:
                     await session.close()
 
-    def _session(self, *, keep: bool) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, force_close=not keep),
+    def _session(self, *, keep: float) -> aiohttp.ClientSession:
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._agent},
             trust_env=False,
         )
+        # aiohttp would silently repeat a GET whose connection broke: unseen by the counters, and at once.
+        session._retry_connection = False
+        return session
 
     async def send(self, request: WireRequest, *, progress: Progress | None = None) -> WireReply:
         """Send and read the whole answer. Raises `ApiError`, `TransportError` or `SourceError`."""
@@ -194,19 +145,25 @@ class Transport:
         progress: Progress | None,
     ) -> T:
         earlier: list[HumebatchError] = []
+        lane = self.submissions if request.creates else self.looks
         while True:
+            await lane.ready()
             began = time.time()
             upload = self._upload(request.body, progress)
             try:
-                return await self._once(request, upload, consume)
+                value = await self._once(request, upload, consume, lane)
             except (ApiError, TransportError) as error:
+                _learn(lane, error)
                 error.attempts = len(earlier) + 1
                 if isinstance(error, TransportError):
                     error.earlier = tuple(earlier)
                 status = error.status if isinstance(error, ApiError) else None
                 phase: Phase = "before" if isinstance(error, ConnectFailed) else upload.phase if upload else "sent"
                 wait = None
-                if may_resend(creates=request.creates, phase=phase, status=status):
+                once = upload is not None and phase != "before" and request.body is not None and not request.body.again
+                if once and may_resend(creates=request.creates, phase=phase, status=status):
+                    error.message += " (not tried again: its content comes from a stream that can be read only once)"
+                elif may_resend(creates=request.creates, phase=phase, status=status):
                     floor = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
                     wait = retry_wait(
                         self._retry,
@@ -216,7 +173,7 @@ class Transport:
                     )
                 elif request.creates and may_have_created(phase=phase, status=status):
                     raise self._unknown(request, error, began) from error
-                if wait is None:
+                if wait is None or not self._budget.spend(timeout=isinstance(error, RequestTimeout)):
                     raise
                 _log.info("%s; trying again in %.1f s", error, wait)
                 earlier.append(error)
@@ -224,6 +181,11 @@ class Transport:
                 if upload is not None and progress is not None and upload.bytes:
                     progress(-upload.bytes)
                 await self.clock.sleep(wait)
+            else:
+                lane.answered(ok=True)
+                if not earlier:
+                    self._budget.succeeded()
+                return value
 
     def _unknown(self, request: WireRequest, error: ApiError | TransportError, began: float) -> SubmissionUnknown:
         return SubmissionUnknown(
@@ -237,7 +199,7 @@ class Transport:
             filenames=request.filenames,
         )
 
-    def _upload(self, body: BodyPlan | None, progress: Progress | None) -> _Upload | None:
+    def _upload(self, body: BodyPlan | None, progress: Progress | None) -> Upload | None:
         if body is None:
             return None
 
@@ -246,13 +208,14 @@ class Transport:
             if progress is not None:
                 progress(count)
 
-        return _Upload(body, chunk=self.limits.chunk, stall=self._timeouts.read, sent=sent)
+        return Upload(body, piece=self.limits.piece, stall=self._timeouts.read, sent=sent, files=self._files)
 
     async def _once(
         self,
         request: WireRequest,
-        upload: _Upload | None,
+        upload: Upload | None,
         consume: Callable[[aiohttp.ClientResponse], Awaitable[T]],
+        lane: Lane,
     ) -> T:
         session = self._creating if request.creates else self._reading
         if session is None:
@@ -274,6 +237,9 @@ class Transport:
                     sock_read=self._timeouts.answer if upload is not None else self._timeouts.read,
                 ),
             ) as reply:
+                pause = rate_limit_pause(reply.headers, now=time.time())
+                if pause is not None:
+                    lane.hold(pause)
                 if 200 <= reply.status < 300:
                     return await consume(reply)
                 if reply.status == 429:
@@ -286,6 +252,9 @@ class Transport:
                     stopped.method, stopped.path = request.method, request.path
                 raise stopped from error
             raise _translated(error, self.base_url, where) from error
+        finally:
+            if upload is not None:
+                await upload.settle()
 
     def _without_key(self, reply: WireReply) -> WireReply:
         # Some gateways echo the request's headers; what becomes an exception ends up in logs.
@@ -306,6 +275,17 @@ class Transport:
         async for data in reply.content.iter_chunked(_DOWNLOAD_CHUNK):
             self.stats.bytes_received += len(data)
             yield data
+
+
+def _learn(lane: Lane, error: ApiError | TransportError) -> None:
+    """Tell the lane what a failure says about the server."""
+    if isinstance(error, ApiError) and error.status < 500:
+        lane.answered(ok=False)
+    else:
+        lane.failed()
+    if isinstance(error, RequestTimeout) or (isinstance(error, ApiError) and error.status in (429, 503)):
+        pause = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
+        lane.pushed_back(pause if pause is None else min(pause, _LONGEST_PAUSE))
 
 
 def _translated(error: Exception, base_url: str, where: dict[str, Any]) -> TransportError:

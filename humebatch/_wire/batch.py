@@ -116,6 +116,8 @@ def list_request(
     ):
         if value is not None and value not in allowed:
             raise ConfigError(f"{name}: must be one of {', '.join(allowed)}; got {value!r}", field=name)
+    if status is not None and not isinstance(status, Iterable):
+        raise ConfigError(f"status: must be a status or several, got {status!r}", field="status")
     statuses = [status] if isinstance(status, str) else list(status or ())
     query: list[tuple[str, str]] = []
     if limit is not None:

@@ -6,7 +6,7 @@ gives back a `WireReply`. A second service needs another `Service`, not another 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -14,22 +14,37 @@ import msgspec
 from ..config import Secret
 from ..errors import ApiError
 
-__all__ = ["BodyPart", "BodyPlan", "FilePart", "Service", "WireReply", "WireRequest"]
+__all__ = ["BodyPart", "BodyPlan", "FilePart", "Service", "StreamPart", "WireReply", "WireRequest"]
 
 
 class FilePart(msgspec.Struct, frozen=True):
     """Bytes that come from a file: exactly `size` of them, or the request is aborted before it is complete.
 
     `mtime_ns` is the file's modification time when it was planned: a file that changes before it is
-    sent is noticed, for a job must not be made of half old and half new bytes.
+    sent is noticed, for a job must not be made of half old and half new bytes. `offset` is where to begin;
+    `descriptor` is the file that the caller has open, to be read at its own offsets instead of `path`.
     """
 
     path: str
     size: int
     mtime_ns: int
+    offset: int = 0
+    descriptor: int | None = None
 
 
-BodyPart = bytes | FilePart
+class StreamPart(msgspec.Struct, frozen=True):
+    """Bytes that come out of an iterator, exactly `size` of them unless that is None.
+
+    `chunks` makes the iterator; `again` says whether it can make another one for another try. `name` is for errors.
+    """
+
+    name: str
+    size: int | None
+    chunks: Callable[[], AsyncIterator[bytes]]
+    again: bool
+
+
+BodyPart = bytes | FilePart | StreamPart
 
 
 class BodyPlan(msgspec.Struct, frozen=True):
@@ -39,9 +54,16 @@ class BodyPlan(msgspec.Struct, frozen=True):
     parts: tuple[BodyPart, ...]
 
     @property
-    def length(self) -> int:
-        """Sum of all parts, in bytes: the Content-Length."""
-        return sum(len(part) if isinstance(part, bytes) else part.size for part in self.parts)
+    def length(self) -> int | None:
+        """Sum of all parts in bytes, the Content-Length; None when a part's size is not known."""
+        sizes = [len(part) if isinstance(part, bytes) else part.size for part in self.parts]
+        known = [size for size in sizes if size is not None]
+        return sum(known) if len(known) == len(sizes) else None
+
+    @property
+    def again(self) -> bool:
+        """Whether the body can be sent a second time."""
+        return all(part.again for part in self.parts if isinstance(part, StreamPart))
 
 
 class WireRequest(msgspec.Struct, frozen=True, kw_only=True):

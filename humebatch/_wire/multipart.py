@@ -1,7 +1,8 @@
 """multipart/form-data as the real clients of this API write it: framing, boundary and exact Content-Length.
 
 Names go as raw UTF-8 inside `filename="…"`, with only what would break the header percent-encoded
-(`"` as %22, CR as %0D, LF as %0A), the way the vendor's clients do (WHATWG form-data encoding).
+(`"` as %22, CR as %0D, LF as %0A, other control characters alike), the way the vendor's clients do
+(WHATWG form-data encoding).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-from .message import BodyPart, BodyPlan, FilePart
+from .message import BodyPart, BodyPlan
 
 __all__ = ["FileUpload", "form_data", "quote_name", "read_disposition"]
 
@@ -22,9 +23,11 @@ class FileUpload(msgspec.Struct, frozen=True):
 
     filename: str
     content_type: str
-    content: FilePart
+    content: BodyPart
 
 
+# A quote would end the parameter, a line break the header; servers refuse other control characters in one.
+_BREAKING = re.compile('["\\x00-\\x1f\\x7f]')
 _NO_BYTE = re.compile("[\ud800-\udc7f\udd00-\udfff]")
 
 
@@ -33,7 +36,7 @@ def quote_name(name: str) -> str:
     # Bytes of a file name that are not UTF-8 come as surrogates from U+DC80 on; others stand for nothing.
     text = _NO_BYTE.sub("\N{REPLACEMENT CHARACTER}", name)
     text = text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
-    return text.replace('"', "%22").replace("\r", "%0D").replace("\n", "%0A")
+    return _BREAKING.sub(lambda found: f"%{ord(found[0]):02X}", text)
 
 
 def form_data(json: bytes | None, files: Sequence[FileUpload], *, boundary: str | None = None) -> BodyPlan:
@@ -53,6 +56,9 @@ def form_data(json: bytes | None, files: Sequence[FileUpload], *, boundary: str 
             f'Content-Disposition: form-data; name="file"; filename="{quote_name(file.filename)}"\r\n'
             f"Content-Type: {file.content_type}\r\n\r\n"
         ).encode()
+        if isinstance(file.content, bytes):
+            text += file.content + b"\r\n"
+            continue
         parts += [text, file.content]
         text = b"\r\n"
     parts.append(text + f"--{mark}--\r\n".encode())
@@ -61,7 +67,7 @@ def form_data(json: bytes | None, files: Sequence[FileUpload], *, boundary: str 
 
 # A parameter is a token or a quoted string. Inside the quotes everything but a quote is meant as it
 # stands, backslashes and semicolons included: the clients of this API escape nothing but with %22.
-_PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9!#$&+.^_`|~-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^;"\s]*))[ \t]*')
+_PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9!#$%&\x27*+.^_`|~-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^;"\s]*))[ \t]*')
 
 
 def read_disposition(header: str) -> dict[str, str] | None:

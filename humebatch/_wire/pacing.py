@@ -99,7 +99,7 @@ def next_poll(policy: PollPolicy, *, polls: int, remaining: float | None, chance
     wait = policy.first
     for _ in range(polls - 1):
         wait = min(wait * policy.factor, policy.cap)
-        if wait >= policy.cap:
+        if wait >= policy.cap or policy.factor == 1:
             break
     wait = min(wait, policy.cap) * (1 + policy.jitter * (2 * chance - 1))
     return wait if remaining is None else min(wait, remaining)

@@ -1,0 +1,193 @@
+"""A request body on its way out: files by `sendfile` or in pieces, streams as they come, and how far it all got.
+
+How far matters more than that it failed: until the last part is handed to the socket the server cannot have the
+whole request, so everything before is a plain failure, and a file that turns out to have changed stops it there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import aiohttp
+import anyio
+from aiohttp.abc import AbstractStreamWriter
+
+from .._wire.message import BodyPlan, FilePart, StreamPart
+from .._wire.pacing import Phase
+from ..errors import RequestTimeout, SourceError
+from .reading import OpenPart
+
+__all__ = ["Progress", "Upload"]
+
+Progress = Callable[[int], None]
+"""Called with the number of body bytes just handed to the socket (negative when a try starts over)."""
+
+# Below this, setting up a sendfile costs more than the copy that it saves.
+_SENDFILE_FROM = 1024 * 1024
+# What one sendfile call sends follows the speed of the line, so that a slow one still shows progress.
+_SMALLEST, _LARGEST = 64 * 1024, 4 * 1024 * 1024
+_TOO_QUICK, _TOO_SLOW = 0.02, 0.5
+_TURNS = 6
+
+
+class Upload(aiohttp.Payload):
+    """A `BodyPlan` as aiohttp sends it. `phase` and `bytes` say how far it came, `stopped_by` what stopped it."""
+
+    def __init__(
+        self, plan: BodyPlan, *, piece: int, stall: float | None, sent: Progress, files: anyio.CapacityLimiter
+    ) -> None:
+        super().__init__(plan, content_type=plan.content_type)
+        self._size = plan.length
+        self._plan = plan
+        self._piece = piece
+        self._stall = stall
+        self._sent = sent
+        self._files = files
+        self._batch = 1024 * 1024
+        self.bytes = 0
+        self.phase: Phase = "before"
+        self.stopped_by: Exception | None = None
+        self._ended = asyncio.Event()
+        self._ended.set()
+
+    def decode(self, encoding: str = "utf-8", errors: str = "strict") -> str:  # noqa: ARG002 - aiohttp's signature
+        raise TypeError("a streamed body has no text")
+
+    async def write_with_length(
+        self,
+        writer: AbstractStreamWriter,
+        content_length: int | None,  # noqa: ARG002 - aiohttp's signature; our length is exact
+    ) -> None:
+        await self.write(writer)
+
+    async def write(self, writer: AbstractStreamWriter) -> None:
+        self.phase = "sending"
+        self._ended.clear()
+        try:
+            for number, part in enumerate(self._plan.parts, start=1):
+                if number == len(self._plan.parts):
+                    # Set before the last part leaves: from here on the server may have the whole request.
+                    self.phase = "sent"
+                if isinstance(part, bytes):
+                    await self._push(writer, part)
+                elif isinstance(part, FilePart):
+                    await self._file(writer, part)
+                else:
+                    await self._stream(writer, part)
+        except SourceError as error:
+            # aiohttp wraps what stops a body; the reason is picked up from here.
+            self.stopped_by = error
+            raise
+        finally:
+            self._ended.set()
+
+    async def settle(self) -> None:
+        """Wait until nothing more is sent and the file is closed; aiohttp stops a body, but does not wait for it."""
+        with anyio.CancelScope(shield=True):
+            await self._ended.wait()
+
+    async def _file(self, writer: AbstractStreamWriter, part: FilePart) -> None:
+        async with self._files, OpenPart(part) as opened:
+            # A sendfile moves the offset that a caller's own file shares with our duplicate of it.
+            transport = _plain(writer) if part.size >= _SENDFILE_FROM and part.descriptor is None else None
+            while opened.left:
+                batch = min(self._batch, opened.left)
+                # A sendfile from a file that is not cached would wait for the disk on the event loop.
+                if transport is not None and opened.cached(batch):
+                    if await self._sendfile(writer, transport, opened, batch):
+                        continue
+                    transport = None
+                await self._push(writer, await opened.read(self._piece))
+            await opened.check()
+
+    async def _sendfile(self, writer: AbstractStreamWriter, transport: Any, opened: OpenPart, batch: int) -> bool:
+        """Send up to `batch` bytes without copying them. False if this loop cannot."""
+        loop = asyncio.get_running_loop()
+        # What was written before must be on its way first; sendfile goes to the socket directly.
+        await self._within_stall(writer.drain())
+        began = loop.time()
+        try:
+            count = await self._within_stall(
+                loop.sendfile(transport, opened.file, opened.offset, batch, fallback=False)  # type: ignore[arg-type]
+            )
+        except (NotImplementedError, asyncio.SendfileNotAvailableError):
+            return False
+        if not count:
+            raise opened.changed()
+        opened.offset += count
+        took = loop.time() - began
+        if took < _TOO_QUICK:
+            self._batch = min(_LARGEST, self._batch * 2)
+        elif took > _TOO_SLOW:
+            self._batch = max(_SMALLEST, self._batch // 2)
+        self._count(count)
+        # A sendfile stops the reading of the connection. Between two of them a server that has already refused
+        # the request must be heard, and it takes some turns of the loop until its answer has cancelled this body.
+        for _ in range(_TURNS):
+            await asyncio.sleep(0)
+        return True
+
+    async def _stream(self, writer: AbstractStreamWriter, part: StreamPart) -> None:
+        left = part.size
+        chunks = part.chunks()
+        # Closed here and not whenever the generator is collected: a cancelled upload keeps no file open.
+        async with contextlib.AsyncExitStack() as stack:
+            if isinstance(chunks, AsyncGenerator):
+                stack.push_async_callback(chunks.aclose)
+            async for data in self._guarded(chunks):
+                if left is not None:
+                    left -= len(data)
+                    if left < 0:
+                        raise SourceError(f"{part.name}: yields more than its {part.size} bytes", path=part.name)
+                if data:
+                    await self._push(writer, bytes(data))
+        if left:
+            raise SourceError(f"{part.name}: ended {left} bytes before its {part.size} bytes", path=part.name)
+        if part.size is None and not self._any_stream_bytes:
+            raise SourceError(f"{part.name}: the stream is empty; there is nothing to measure", path=part.name)
+
+    async def _guarded(self, chunks: Any) -> Any:
+        """The caller's iterator; what it raises is its own and reaches the caller as it is."""
+        self._any_stream_bytes = False
+        while True:
+            try:
+                data = await anext(chunks)
+            except StopAsyncIteration:
+                return
+            except Exception as error:
+                self.stopped_by = error
+                raise
+            self._any_stream_bytes = self._any_stream_bytes or bool(data)
+            yield data
+
+    async def _push(self, writer: AbstractStreamWriter, data: bytes | bytearray) -> None:
+        await self._within_stall(writer.write(data))
+        self._count(len(data))
+
+    async def _within_stall(self, step: Any) -> Any:
+        try:
+            async with asyncio.timeout(self._stall):
+                return await step
+        except TimeoutError as error:
+            self.stopped_by = RequestTimeout(f"the server took no data for {self._stall:g} s")
+            raise ConnectionError("upload stalled") from error
+
+    def _count(self, count: int) -> None:
+        self.bytes += count
+        try:
+            self._sent(count)
+        except Exception as error:
+            # The caller's `progress` failed; that is not the line's fault, and no reason to send again.
+            self.stopped_by = error
+            raise
+
+
+def _plain(writer: Any) -> asyncio.Transport | None:
+    """The socket's transport when bytes may go past the writer: no TLS, no chunks to frame."""
+    transport: asyncio.Transport | None = writer.transport
+    if transport is None or writer.chunked or transport.get_extra_info("sslcontext") is not None:
+        return None
+    return transport
