@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from . import config, errors, jobs, local, predictions, sources, vocabulary
 from ._client.batch import BatchClient, Job
 from ._client.outcome import Outcome
+from ._client.progress import Progress
 from .config import Limits, PollPolicy, RetryPolicy, Timeouts
 from .errors import (
     ApiError,
@@ -74,6 +75,7 @@ __all__ = [
     "NotFound",
     "Outcome",
     "PollPolicy",
+    "Progress",
     "Prosody",
     "ProsodyWindow",
     "RateLimited",

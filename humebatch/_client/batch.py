@@ -18,7 +18,7 @@ import anyio.to_thread
 from .._transport.clock import Clock
 from .._transport.http import Stats, Transport
 from .._transport.planning import plan_uploads
-from .._transport.upload import Progress
+from .._transport.upload import Progress as Sent
 from .._wire import batch as wire
 from .._wire import codec
 from .._wire.message import WireReply, WireRequest
@@ -38,6 +38,7 @@ from ..jobs import JobDetails, Status, Submission
 from ..predictions import SourceResult
 from .embedded import embedded_server
 from .outcome import Outcome
+from .progress import Board, Progress
 from .submit import Submissions, submit_many
 from .watch import BatchJobs, Finished, Jobs, watch
 
@@ -93,6 +94,7 @@ class BatchClient:
         self._stack: contextlib.AsyncExitStack | None = None
         self._transport: Transport | None = None
         self._last_stats = Stats()
+        self._board = Board()
 
     def __repr__(self) -> str:
         return f"BatchClient(base_url={self._base_url!r})"
@@ -150,7 +152,7 @@ class BatchClient:
             raise ConfigError("the client is not open: use it inside `async with BatchClient(...) as client`")
         return self._transport
 
-    async def submit(self, submission: Submission, *, progress: Progress | None = None) -> Job:
+    async def submit(self, submission: Submission, *, progress: Sent | None = None) -> Job:
         """Start one job and return it; files are streamed, at most `Limits.uploads` submissions at once.
 
         `progress(n)` is told of every n bytes handed to the network, with a negative n when a failed
@@ -162,13 +164,28 @@ class BatchClient:
             raise ConfigError(f"submission: must be a Submission, not {type(submission).__name__}", field="submission")
         transport = self._open
         began = time.time()
+        board = self._board
+
+        def sent(count: int) -> None:
+            board.sent(count)
+            if progress is not None:
+                progress(count)
+
         async with transport.submissions.places:
             files = await plan_uploads(submission.files)
-            reply = await transport.send(wire.submit_request(submission, files), progress=progress)
+            board.begun([file.content for file in files])
+            try:
+                reply = await transport.send(wire.submit_request(submission, files), progress=sent)
+            except BaseException:
+                board.refused()
+                raise
         try:
-            return self.job(codec.decode_job_id(reply.body))
+            job = self.job(codec.decode_job_id(reply.body))
+            board.accepted(job.id, len(files))
+            return job
         except (DecodeError, ConfigError) as error:
             # The server said yes in words that we cannot read: there is a job, and only the list knows its id.
+            board.refused()
             raise SubmissionUnknown(
                 f"the submission was accepted, but its answer holds no job id ({error}); look for it in the job list",
                 method="POST",
@@ -218,6 +235,18 @@ class BatchClient:
             timeout=timeout,
         )
 
+    def progress(self) -> contextlib.AbstractAsyncContextManager[AsyncIterator[Progress]]:
+        """Follow what this client sends and what becomes of it, from as many places as you like.
+
+            async with client.progress() as updates:
+                async for progress in updates:
+                    progress.bytes_sent, progress.files_sent, progress.jobs
+
+        Each `Progress` holds the totals since the client was opened; a slow reader is given fewer of them. The stream
+        has no end: leave the block, or read it in a task of its own.
+        """
+        return self._board.follow()
+
     def job(self, job_id: str) -> Job:
         """A job by its id. No I/O: whether it exists shows when it is asked."""
         wire.details_request(job_id)  # raises ConfigError for what cannot be an id
@@ -250,7 +279,9 @@ class BatchClient:
     async def details(self, job_id: str) -> JobDetails:
         """What the server says of a job. Raises `NotFound` if this key has no such job."""
         reply = await self._ask(wire.details_request(job_id))
-        return codec.decode_job(reply.body)
+        details = codec.decode_job(reply.body)
+        self._board.looked(details)
+        return details
 
     async def _ask(self, request: WireRequest) -> WireReply:
         transport = self._open
