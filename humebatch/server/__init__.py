@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from .app import create_app
+from .callbacks import CallbackLimits
 from .intake import IntakeLimits
 from .runner import RunnerLimits
 from .serving import serve
 
-__all__ = ["IntakeLimits", "RunnerLimits", "create_app", "serve"]
+__all__ = ["CallbackLimits", "IntakeLimits", "RunnerLimits", "create_app", "serve"]

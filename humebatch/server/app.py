@@ -9,9 +9,11 @@ send a submission again on those.
 from __future__ import annotations
 
 import asyncio
+import errno
 import hashlib
 import hmac
 import logging
+import sqlite3
 import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -22,30 +24,20 @@ import anyio
 import anyio.to_thread
 import msgspec
 from aiohttp import web
-from msgspec import UNSET
 
-from .._wire.batch import DIRECTIONS, JOBS_PATH, KEY_HEADER, SORT_KEYS, WHEN, RequestBody
+from .._wire.batch import DIRECTIONS, JOBS_PATH, KEY_HEADER, SORT_KEYS, WHEN
 from .._wire.codec import encode
-from ..jobs import (
-    Burst,
-    Face,
-    Facemesh,
-    InferenceRequest,
-    JobDetails,
-    JobId,
-    Language,
-    Models,
-    Ner,
-    Prosody,
-    ProsodyWindow,
-    State,
-    Status,
-    Transcription,
-)
+from .._wire.signature import key_from
+from ..config import Secret
+from ..jobs import InferenceRequest, JobId, State, Status
 from . import artifacts
+from .callbacks import CallbackLimits, Outbox
+from .children import in_child
+from .echo import echo_of
 from .folders import Folders
-from .intake import IntakeLimits, Received, Refused, receive
-from .measure import MeasureMode, available
+from .guard import Guard
+from .intake import LARGE, IntakeLimits, Refused, receive
+from .measure import MeasureMode, Unmeasurable, available
 from .runner import Runner, RunnerLimits
 from .store import JobRow, ListFilter, Store
 
@@ -55,7 +47,9 @@ _log = logging.getLogger("humebatch.server")
 _MEASURE_HEADER = "X-Humebatch-Measure"
 _OPEN = ""  # the tenant of a server without keys
 _TENANT = web.RequestKey("tenant", str)
-_request_decoder = msgspec.json.Decoder(InferenceRequest)
+_ARTIFACTS_SECONDS = 3600.0
+_SMALL_RESULTS = 4 * 1024 * 1024  # starting a process takes longer than making their artifacts
+_BUSY_SECONDS = 5
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -67,14 +61,27 @@ def create_app(
     measure: MeasureMode = "local",
     intake: IntakeLimits | None = None,
     running: RunnerLimits | None = None,
+    callback_secret: str | Secret | None = None,
+    callback_allow: Sequence[str] = (),
+    callbacks: CallbackLimits | None = None,
 ) -> web.Application:
     """The service over the folder `data`, as an `aiohttp.web.Application` to run or to mount.
 
     `api_keys`: who may use it; each key sees its own jobs only. Without keys everybody who can reach
     the port shares all jobs. `measure`: `local` (open models) or `fixed` (made-up scores, tests only).
-    Raises `ConfigError` at start-up when another server uses the folder.
+    `callback_secret`: signs the callbacks (`whsec_…`, see `humebatch.callbacks.new_secret`); without one they go
+    unsigned. `callback_allow`: hosts, addresses and CIDR ranges that callbacks may go to although they are not
+    public; everything else that is not public is refused.
+    Raises `ConfigError` for a bad secret or host, and at start-up when another server uses the folder.
     """
-    service = _Service(data, tuple(api_keys), measure, intake or IntakeLimits(), running or RunnerLimits())
+    guard = Guard(callback_allow)
+    secret = callback_secret.reveal() if isinstance(callback_secret, Secret) else callback_secret
+    key = None if secret is None else key_from(secret)
+
+    def outbox(store: Store, folders: Folders) -> Outbox:
+        return Outbox(store, folders, guard, key=key, limits=callbacks)
+
+    service = _Service(data, tuple(api_keys), measure, intake or IntakeLimits(), running or RunnerLimits(), outbox)
     app = web.Application(middlewares=[service.guard], client_max_size=0)
     app.cleanup_ctx.append(service.lifetime)
     app.add_routes(
@@ -92,30 +99,45 @@ def create_app(
 
 class _Service:
     def __init__(
-        self, data: Path, keys: tuple[str, ...], mode: MeasureMode, intake: IntakeLimits, running: RunnerLimits
+        self,
+        data: Path,
+        keys: tuple[str, ...],
+        mode: MeasureMode,
+        intake: IntakeLimits,
+        running: RunnerLimits,
+        outbox: Callable[[Store, Folders], Outbox],
     ) -> None:
         self._folders = Folders(data)
-        self._tenants = {_fingerprint(key): key for key in keys}
+        # Fingerprints only: a key that is not kept cannot leak.
+        self._tenants = frozenset(_fingerprint(key) for key in keys)
         self._mode: MeasureMode = mode
         self._intake = intake
         self._running = running
-        self._making = anyio.Lock()
+        self._making: dict[str, tuple[asyncio.Lock, int]] = {}
+        self._makers = anyio.CapacityLimiter(2)
+        self._outbox_for = outbox
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
         """Open the store and run the workers for as long as the application runs."""
         self._store = await anyio.to_thread.run_sync(Store, self._folders.root)
         try:
             await anyio.to_thread.run_sync(lambda: self._folders.prepare(self._store.known()))
-            self._runner = Runner(self._store, self._folders, self._mode, self._running)
+            outbox = self._outbox_for(self._store, self._folders)
+            self._runner = Runner(self._store, self._folders, self._mode, self._running, ended=outbox.wake)
             await anyio.to_thread.run_sync(self._runner.recover)
             if self._mode == "fixed":
                 _log.warning("measuring with 'fixed': every score is made up; for tests only")
             # Not a task group: an application may be started and stopped by different tasks.
-            task = asyncio.create_task(self._runner.run(), name="humebatch runner")
-            task.add_done_callback(_report_end)
+            tasks = [
+                asyncio.create_task(self._runner.run(), name="workers"),
+                asyncio.create_task(outbox.run(), name="callbacks"),
+            ]
+            for task in tasks:
+                task.add_done_callback(_report_end)
             yield
-            task.cancel()
-            await asyncio.wait([task])
+            for task in tasks:
+                task.cancel()
+            await asyncio.wait(tasks)
         finally:
             await anyio.to_thread.run_sync(self._store.close)
 
@@ -127,20 +149,29 @@ class _Service:
                 request[_TENANT] = self._tenant(request)
             response = await handler(request)
         except Refused as refused:
-            response = _refusal(refused.status, refused.message, refused.field)
+            response = _refusal(refused.status, refused.message, refused.field, refused.detail)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
-            response = _refusal(error.status, f"{request.method} {request.path}: {error.reason}")
+            field = {404: "path", 405: "method"}.get(error.status)
+            response = _refusal(error.status, f"{request.method} {request.path}: {error.reason}", field)
             response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
         except ConnectionError:
             # The client went away: nobody reads this answer, and aiohttp would log the exception as an error of ours.
             response = _refusal(400, "the connection was closed before the request was complete")
+        except sqlite3.OperationalError as error:
+            # Asked again a little later it will do, so this is no 500; nothing was changed.
+            _log.exception("%s %s: the database cannot be used", request.method, request.path)
+            locked = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
+            response = _refusal(503 if locked else 500, "the server's database cannot be used; its log says more")
+            if locked:
+                response.headers["Retry-After"] = str(_BUSY_SECONDS)
         except Exception:  # noqa: BLE001 - the last line of defence: a 500 in JSON, and the log
             _log.exception("%s %s failed", request.method, request.path)
             response = _refusal(500, "internal error of the server; its log says more")
         if not response.prepared:
-            response.headers[_MEASURE_HEADER] = self._mode
+            # Answers about a job say already what measured that job.
+            response.headers.setdefault(_MEASURE_HEADER, self._mode)
         return response
 
     def _tenant(self, request: web.Request) -> str:
@@ -151,13 +182,13 @@ class _Service:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token if scheme.lower() == "bearer" else None
         if given is None:
-            raise web.HTTPUnauthorized(reason="missing")
+            raise _unauthorized(f"the request has no API key: send it in the header {KEY_HEADER}")
         print_ = _fingerprint(given)
         # Compared in constant time: a dictionary look-up would tell by its duration.
         for known in self._tenants:
             if hmac.compare_digest(known, print_):
                 return known
-        raise web.HTTPUnauthorized(reason="wrong")
+        raise _unauthorized("the API key is wrong: this server does not know it")
 
     async def about(self, _request: web.Request) -> web.Response:
         """What this server is and what it measures; open to everybody."""
@@ -171,7 +202,7 @@ class _Service:
         job_id = str(uuid.uuid4())
         try:
             received = await receive(request, self._folders.incoming(job_id), self._intake)
-            echo = encode(_echo(received))
+            echo = echo_of(received)
             # From here on the job is made or not made, but never half made by a client that hangs up.
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(self._accept, job_id, request[_TENANT], echo)
@@ -181,41 +212,91 @@ class _Service:
         self._runner.wake()
         return _json(JobId(job_id=job_id))
 
-    def _accept(self, job_id: str, tenant: str, echo: bytes) -> None:
+    def _accept(self, job_id: str, tenant: str, echo: InferenceRequest) -> None:
         try:
             self._folders.admit(job_id)
-            self._store.accept(job_id=job_id, tenant=tenant, created_ms=time.time_ns() // 1_000_000, request=echo)
-        except BaseException:
+            self._store.accept(
+                job_id=job_id,
+                tenant=tenant,
+                created_ms=time.time_ns() // 1_000_000,
+                request=encode(echo),
+                callback_url=echo.callback_url,
+            )
+        except BaseException as error:
             self._folders.drop_job(job_id)
+            if _is_full(error):
+                raise Refused(507, "the server has no room to store this job") from error
             raise
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         """`GET /v0/batch/jobs` with every filter of the API."""
         wanted = _list_filter(request.query)
-        rows = await anyio.to_thread.run_sync(lambda: self._store.list_jobs(wanted, tenant=request[_TENANT]))
-        return _json([_details(row) for row in rows])
+        tenant = request[_TENANT]
+
+        def listed() -> bytes:
+            return encode([_details(row) for row in self._store.list_jobs(wanted, tenant=tenant)])
+
+        return _json_bytes(await anyio.to_thread.run_sync(listed))
 
     async def details(self, request: web.Request) -> web.Response:
         """`GET /v0/batch/jobs/{id}`."""
-        return _json(_details(await self._row(request)))
+        row = await self._row(request)
+        if len(row.request) < LARGE:
+            response = _json(_details(row))
+        else:
+            response = _json_bytes(await anyio.to_thread.run_sync(lambda: encode(_details(row))))
+        response.headers[_MEASURE_HEADER] = self._measured_by(row)
+        return response
 
     async def predictions(self, request: web.Request) -> web.StreamResponse:
         """`GET /v0/batch/jobs/{id}/predictions`."""
         row = await self._completed(request)
-        return web.FileResponse(
-            self._folders.predictions(row.id), headers={"Content-Type": "application/json", _MEASURE_HEADER: self._mode}
-        )
+        return await self._file(row, self._folders.predictions(row.id), "application/json")
 
     async def artifacts(self, request: web.Request) -> web.StreamResponse:
         """`GET /v0/batch/jobs/{id}/artifacts`; the ZIP is made when it is first asked for."""
         row = await self._completed(request)
         target = self._folders.artifacts(row.id)
-        async with self._making:
-            if not await anyio.to_thread.run_sync(target.exists):
-                await anyio.to_thread.run_sync(artifacts.build, self._folders.predictions(row.id), target)
-        return web.FileResponse(
-            target, headers={"Content-Type": "application/octet-stream", _MEASURE_HEADER: self._mode}
-        )
+        # Per job: whoever asks for a small one does not wait for somebody else's large one.
+        lock, asking = self._making.get(row.id, (asyncio.Lock(), 0))
+        self._making[row.id] = lock, asking + 1
+        try:
+            async with lock:
+                if not await anyio.to_thread.run_sync(target.exists):
+                    await self._make_artifacts(row, target)
+        finally:
+            lock, asking = self._making.pop(row.id)
+            if asking > 1:
+                self._making[row.id] = lock, asking - 1
+        return await self._file(row, target, "application/octet-stream")
+
+    async def _make_artifacts(self, row: JobRow, target: Path) -> None:
+        predictions = self._folders.predictions(row.id)
+        if not await anyio.to_thread.run_sync(predictions.is_file):
+            raise _gone()
+        size = (await anyio.to_thread.run_sync(predictions.stat)).st_size
+        if size < _SMALL_RESULTS:
+            await anyio.to_thread.run_sync(artifacts.build, predictions, target)
+            return
+        try:
+            await in_child(
+                artifacts.build,
+                *(predictions, target),
+                what="making the artifacts",
+                limiter=self._makers,
+                seconds=_ARTIFACTS_SECONDS,
+            )
+        except Unmeasurable as error:
+            # The message of a 500 is not for the caller; the log has the reason.
+            raise RuntimeError(f"job {row.id}: {error}") from error
+
+    async def _file(self, row: JobRow, path: Path, content_type: str) -> web.StreamResponse:
+        if not await anyio.to_thread.run_sync(path.is_file):
+            raise _gone()
+        return web.FileResponse(path, headers={"Content-Type": content_type, _MEASURE_HEADER: self._measured_by(row)})
+
+    def _measured_by(self, row: JobRow) -> str:
+        return self._mode if row.status == Status.QUEUED else row.measure
 
     async def _row(self, request: web.Request) -> JobRow:
         try:
@@ -225,21 +306,27 @@ class _Service:
         row = await anyio.to_thread.run_sync(lambda: self._store.get(job_id, tenant=request[_TENANT]))
         if row is None:
             # Exactly this message: the legacy client compares it.
-            raise Refused(404, "job not found")
+            raise Refused(404, "job not found", "id")
         return row
 
     async def _completed(self, request: web.Request) -> JobRow:
         row = await self._row(request)
         if row.status == Status.FAILED:
-            raise Refused(400, f"the job failed and has no results: {row.message}")
+            raise Refused(400, f"the job failed and has no results: {row.message}", "id")
         if row.status != Status.COMPLETED:
-            raise Refused(400, f"the job has not completed yet: it is {row.status}")
+            raise Refused(400, f"the job has not completed yet: it is {row.status}", "id")
         return row
+
+
+def _is_full(error: BaseException) -> bool:
+    if isinstance(error, sqlite3.Error):
+        return error.sqlite_errorcode == sqlite3.SQLITE_FULL
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _report_end(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and (error := task.exception()) is not None:
-        _log.critical("the workers stopped: jobs are accepted but not measured", exc_info=error)
+        _log.critical("the %s stopped; jobs are still accepted. Restart the server", task.get_name(), exc_info=error)
 
 
 def _fingerprint(key: str) -> str:
@@ -247,19 +334,33 @@ def _fingerprint(key: str) -> str:
     return hashlib.sha256(b"humebatch key\0" + key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
+def _unauthorized(detail: str) -> Refused:
+    # The message is the hosted service's, which old clients compare; the detail tells missing from wrong.
+    return Refused(401, "Invalid ApiKey", KEY_HEADER, detail=detail)
+
+
+def _gone() -> Refused:
+    return Refused(404, "the results of this job are not on the server any more", "id")
+
+
 def _json(value: Any, status: int = 200) -> web.Response:
-    return web.Response(body=encode(value), status=status, content_type="application/json")
+    return _json_bytes(encode(value), status)
 
 
-def _refusal(status: int, message: str, field: str | None = None) -> web.Response:
-    body: dict[str, Any] = {"message": message}
-    if field is not None:
-        body["field"] = field
+def _json_bytes(body: bytes, status: int = 200) -> web.Response:
+    return web.Response(body=body, status=status, content_type="application/json")
+
+
+def _refusal(status: int, message: str, field: str | None = None, detail: str | None = None) -> web.Response:
+    # One line: some of these words are a library's, which breaks its lines.
+    body: dict[str, Any] = {"message": " ".join(message.split())}
+    if status < 500:
+        body["field"] = field or "body"
+    if detail is not None:
+        body["detail"] = detail
     if status == 401:
-        body["message"] = "Invalid ApiKey"
         # The old gateway's words: the legacy client parses them.
         body["fault"] = {"faultstring": "Invalid ApiKey", "detail": {"errorcode": "oauth.v2.InvalidApiKey"}}
-        body["field"] = KEY_HEADER
     return _json(body, status)
 
 
@@ -306,7 +407,16 @@ def _integer(query: Any, name: str, default: Any, *, low: int) -> Any:
     return int(value)
 
 
-def _details(row: JobRow) -> JobDetails:
+class _Details(msgspec.Struct):
+    """`JobDetails` around a request that is stored as JSON and goes out as it is."""
+
+    job_id: str
+    request: msgspec.Raw
+    state: State
+    type: str = "INFERENCE"
+
+
+def _details(row: JobRow) -> _Details:
     state = State(status=row.status, created_timestamp_ms=row.created_ms)
     if row.status != Status.QUEUED:
         state.started_timestamp_ms = row.started_ms
@@ -316,54 +426,4 @@ def _details(row: JobRow) -> JobDetails:
         state.ended_timestamp_ms = row.ended_ms
     if row.status == Status.FAILED:
         state.message = row.message
-    return JobDetails(job_id=row.id, request=_request_decoder.decode(row.request), state=state)
-
-
-def _filled(given: Any, defaults: Any) -> Any:
-    """`given` with every field that the client left out, or sent as null, taken from `defaults`."""
-    if not isinstance(given, type(defaults)):
-        return None
-    kept = {name: value for name in given.__struct_fields__ if (value := getattr(given, name)) not in (UNSET, None)}
-    return msgspec.structs.replace(defaults, **kept)
-
-
-# Defaults of the API reference; face's least box side is 60 pixels there.
-_FACE = Face(
-    fps_pred=3.0, prob_threshold=0.99, identify_faces=False, min_face_size=60, facs=None, descriptions=None,
-    save_faces=False,
-)  # fmt: skip
-_DEFAULTS = Models(
-    face=_FACE,
-    burst=Burst(),
-    prosody=Prosody(granularity="utterance", identify_speakers=False, window=None),
-    language=Language(granularity="word", identify_speakers=False, sentiment=None, toxicity=None),
-    ner=Ner(identify_speakers=False),
-    facemesh=Facemesh(),
-)
-_TRANSCRIPTION = Transcription(language=None, identify_speakers=False, confidence_threshold=0.5)
-
-
-def _echo(received: Received) -> InferenceRequest:
-    """The request as jobs show it: defaults filled in, a model that does not run null."""
-    body: RequestBody = received.body
-    # No models named is the API's way to say all; an empty object switches nothing off either.
-    given = body.models if isinstance(body.models, Models) else Models()
-    if all(getattr(given, name) is UNSET for name in given.__struct_fields__):
-        models = _DEFAULTS
-    else:
-        models = Models(
-            **{name: _filled(getattr(given, name), getattr(_DEFAULTS, name)) for name in _DEFAULTS.__struct_fields__}
-        )
-        if models.prosody and models.prosody.window:
-            window = _filled(models.prosody.window, ProsodyWindow(length=4.0, step=1.0))
-            models = msgspec.structs.replace(models, prosody=msgspec.structs.replace(models.prosody, window=window))
-    transcription = body.transcription
-    return InferenceRequest(
-        files=received.files,
-        models=models,
-        transcription=_TRANSCRIPTION if transcription is UNSET else _filled(transcription, _TRANSCRIPTION),
-        urls=body.urls or [],
-        text=body.text or [],
-        callback_url=body.callback_url or None,
-        notify=bool(body.notify),
-    )
+    return _Details(job_id=row.id, request=msgspec.Raw(row.request), state=state)

@@ -11,15 +11,29 @@ from __future__ import annotations
 
 import csv
 import io
+import mmap
 import os
 import secrets
+import time
 import zipfile
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TextIO
 
-from .._wire.codec import decode_predictions
+import msgspec
+
 from ..jobs import MODEL_NAMES
-from ..predictions import Score, SourceResult, TimeInterval
+from ..predictions import (
+    BurstPrediction,
+    FacemeshPrediction,
+    FacePrediction,
+    LanguagePrediction,
+    NerPrediction,
+    ProsodyPrediction,
+    Score,
+    Source,
+    TimeInterval,
+)
 from ..vocabulary import (
     BURST_DESCRIPTIONS,
     EMOTIONS_CSV,
@@ -64,33 +78,98 @@ _NAME_BYTES = 200
 Cell = str | int | float | None
 
 
+# The structs of a predictions file down to its rows, each level decoded when its turn comes.
+class _Predictions(msgspec.Struct):
+    predictions: list[msgspec.Raw]
+
+
+class _Result(msgspec.Struct):
+    source: Source
+    results: _Predictions | None = None
+
+
+class _Prediction(msgspec.Struct):
+    file: str
+    models: dict[str, msgspec.Raw]
+
+
+class _Group(msgspec.Struct):
+    id: str
+    predictions: list[msgspec.Raw]
+
+
+class _Groups(msgspec.Struct):
+    grouped_predictions: list[_Group]
+
+
+_sources = msgspec.json.Decoder(list[msgspec.Raw])
+_source = msgspec.json.Decoder(_Result)
+_prediction = msgspec.json.Decoder(_Prediction)
+_model = msgspec.json.Decoder(_Groups)
+_ROWS: dict[str, msgspec.json.Decoder[object]] = {
+    model: msgspec.json.Decoder[object](kind)
+    for model, kind in {
+        "face": FacePrediction,
+        "burst": BurstPrediction,
+        "prosody": ProsodyPrediction,
+        "language": LanguagePrediction,
+        "ner": NerPrediction,
+        "facemesh": FacemeshPrediction,
+    }.items()
+}
+
+
 def build(predictions: Path, target: Path) -> None:
-    """Make the ZIP at `target` from a predictions file; it appears whole or not at all. Blocks."""
-    results = decode_predictions(predictions.read_bytes())
+    """Make the ZIP at `target` from a predictions file; it appears whole or not at all. Blocks.
+
+    The file is mapped and decoded row by row, so memory does not grow with it.
+    """
     draft = target.with_name(f"{target.name}.{secrets.token_hex(4)}.part")
     try:
-        with zipfile.ZipFile(draft, "w", zipfile.ZIP_STORED) as archive:
-            for number, result in enumerate(results):
-                top = _folder(number, result)
-                archive.mkdir(top)
-                for name, text in _tables(result):
-                    archive.writestr(f"{top}/csv/{name}", text)
+        with (
+            predictions.open("rb") as file,
+            open(draft, "xb", opener=lambda name, flags: os.open(name, flags, 0o600)) as out,
+            zipfile.ZipFile(out, "w", zipfile.ZIP_STORED) as archive,
+        ):
+            # Not closed by name: what is decoded points into it, and lives a little longer after an error.
+            _fill(archive, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
         os.replace(draft, target)
     finally:
         draft.unlink(missing_ok=True)
 
 
-def write_csv(model: str, groups: Iterable[object]) -> str:
-    """One model's grouped predictions as the text of its CSV."""
-    out = io.StringIO(newline="")
+def _fill(archive: zipfile.ZipFile, mapped: mmap.mmap) -> None:
+    for number, raw in enumerate(_sources.decode(mapped)):
+        result = _source.decode(raw)
+        top = _folder(number, result.source)
+        archive.mkdir(top)
+        for name, model, json in _tables(result):
+            info = zipfile.ZipInfo(f"{top}/csv/{name}", date_time=time.localtime()[:6])
+            info.external_attr = 0o600 << 16
+            # A CSV is smaller than its JSON; only a huge one gets the fields of ZIP64, which real ones have not.
+            large = len(memoryview(json)) > 2**31
+            with (
+                archive.open(info, "w", force_zip64=large) as entry,
+                io.TextIOWrapper(entry, "utf-8", newline="") as out,
+            ):
+                write_csv(out, model, _rows(model, json))
+
+
+def write_csv(out: TextIO, model: str, rows: Iterable[tuple[str, object]]) -> None:
+    """One model's predictions, each with the id of its group, as a CSV."""
     writer = csv.writer(out, dialect="excel")  # comma, CRLF, minimal quoting
     header = HEADERS[model]
     writer.writerow(header)
-    for group in groups:
-        for row in getattr(group, "predictions"):  # noqa: B009 - groups of six types
-            cells: dict[str, Cell] = {"Id": getattr(group, "id"), **_cells(row)}  # noqa: B009
-            writer.writerow([_text(cells.get(column)) for column in header])
-    return out.getvalue()
+    for group, row in rows:
+        cells: dict[str, Cell] = {"Id": group, **_cells(row)}
+        writer.writerow([_text(cells.get(column)) for column in header])
+
+
+def _rows(model: str, json: msgspec.Raw) -> Iterator[tuple[str, object]]:
+    decoder = _ROWS[model]
+    for group in _model.decode(json).grouped_predictions:
+        for row in group.predictions:
+            yield group.id, decoder.decode(row)
 
 
 def _text(cell: Cell) -> Cell:
@@ -128,8 +207,7 @@ def _cells(row: object) -> dict[str, Cell]:
     return cells
 
 
-def _folder(number: int, result: SourceResult) -> str:
-    source = result.source
+def _folder(number: int, source: Source) -> str:
     if source.type == "file":
         return f"file-{number}-{_safe(source.filename or str(number))}"
     if source.type == "url":
@@ -143,11 +221,12 @@ def _safe(name: str) -> str:
     return kept.encode()[:_NAME_BYTES].decode("utf-8", "ignore").strip(". ") or "_"
 
 
-def _tables(result: SourceResult) -> Iterator[tuple[str, str]]:
+def _tables(result: _Result) -> Iterator[tuple[str, str, msgspec.Raw]]:
     if result.results is None:
         return
     used: set[str] = set()
-    for prediction in result.results.predictions:
+    for raw in result.results.predictions:
+        prediction = _prediction.decode(raw)
         # Paths inside an archive keep their folders; each step is made safe.
         first, *more = [_safe(step) for step in prediction.file.split("/") if step not in ("", ".", "..")] or ["_"]
         # A folder called like a table would be in the way of the table of a file called like its parent.
@@ -156,5 +235,6 @@ def _tables(result: SourceResult) -> Iterator[tuple[str, str]]:
             name += "_"
         used.add(name)
         for model in MODEL_NAMES:
-            if found := getattr(prediction.models, model):
-                yield f"{name}/{model}.csv", write_csv(model, found.grouped_predictions)
+            found = prediction.models.get(model)
+            if found is not None and bytes(memoryview(found)[:4]) != b"null":
+                yield f"{name}/{model}.csv", model, found

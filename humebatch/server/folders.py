@@ -1,6 +1,7 @@
 """Where things lie in `--data DIR`, and the order in which they get there.
 
     jobs.db  lock
+    embedded.key                   the key of an embedded server that keeps its data
     incoming/<id>/0 1 …            an upload that is not accepted yet
     jobs/<id>/input/0 1 …          its files, until the job has ended
     jobs/<id>/predictions.json     the results, complete from the moment the name exists
@@ -72,6 +73,10 @@ class Folders:
         folder = self._jobs / job_id / "input" / "members"
         folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def spill(self, job_id: str) -> Path:
+        """Where a measuring process leaves what is too large to hand over; one file is measured at a time."""
+        return self._jobs / job_id / "input" / "measured"
 
     def write_text(self, job_id: str, number: int, text: str) -> Media:
         """A string of the request as a file to measure."""

@@ -8,10 +8,12 @@ a file, before or after the files, with any content type or none; all of that is
 from __future__ import annotations
 
 import asyncio
+import difflib
 import errno
 import hashlib
+import itertools
 import os
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable, Sequence
 from pathlib import Path
 from typing import IO, Any, TypeVar, overload
 
@@ -26,7 +28,7 @@ from .._wire.batch import RequestBody
 from .._wire.codec import decode
 from .._wire.multipart import read_disposition
 from ..errors import ConfigError, DecodeError
-from ..jobs import MODEL_NAMES, File, check_request
+from ..jobs import MODEL_NAMES, Burst, Face, Facemesh, File, Language, Ner, Prosody, check_request
 
 __all__ = ["IntakeLimits", "Received", "Refused", "receive"]
 
@@ -51,25 +53,45 @@ class Received(msgspec.Struct):
 
 
 class Refused(Exception):
-    """The request is refused: HTTP `status`, a message for the user and the field that it is about."""
+    """The request is refused: HTTP `status`, a message for the user and the field that it is about.
 
-    def __init__(self, status: int, message: str, field: str | None = None) -> None:
+    `field` is `body` unless given. `detail` says more where old clients expect the message word for word.
+    """
+
+    def __init__(self, status: int, message: str, field: str | None = None, *, detail: str | None = None) -> None:
         super().__init__(message)
         self.status = status
         self.message = message
         self.field = field
+        self.detail = detail
 
 
 # Big enough that a hop to a thread costs little beside the write, small enough to hold for each upload.
 _PIECE = 1024 * 1024
 _body_decoder = msgspec.json.Decoder(RequestBody)
-_any_decoder = msgspec.json.Decoder(dict[str, Any])
+_members_decoder = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+LARGE = 256 * 1024
+"""JSON of so many bytes is not worked on in the event loop."""
+# The options that are switches: the API knows nothing to put into their objects.
+_SWITCHES = {"face": ("facs", "descriptions"), "language": ("sentiment", "toxicity")}
+_SWITCH_BYTES = 1024
+_OPTIONS = {
+    name: kind.__struct_fields__
+    for name, kind in zip(MODEL_NAMES, (Face, Burst, Prosody, Language, Ner, Facemesh), strict=True)
+}
+# A slip of the pen, not a field of another API: "granularty", "url", but not "notify_all".
+_LIKENESS = 0.8
+_NAME_LENGTH = 64
+_NAMES_COMPARED = 100
 
 
 async def receive(request: web.Request, folder: Path, limits: IntakeLimits) -> Received:
     """Read a submission into `folder` (made here, by the first file). Raises `Refused`."""
     if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Refused(415, "compressed request bodies are not accepted: send it without Content-Encoding")
+        raise Refused(
+            415, "compressed request bodies are not accepted: send it without Content-Encoding", "Content-Encoding"
+        )
     if (request.content_length or 0) > limits.request_bytes:
         raise _too_large(limits)
     try:
@@ -85,6 +107,12 @@ async def receive(request: web.Request, folder: Path, limits: IntakeLimits) -> R
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise Refused(507, "the server has no room to store this upload") from error
         raise
+    if len(json) < LARGE:
+        return _checked(json, files)
+    return await anyio.to_thread.run_sync(_checked, json, files)
+
+
+def _checked(json: bytes, files: list[File]) -> Received:
     body = _parse(json)
     try:
         check_request(
@@ -113,22 +141,52 @@ def _parse(json: bytes) -> RequestBody:
     if not json.strip():
         return RequestBody()
     try:
+        # The skipping of unknown members does not look at their characters.
+        json.decode()
+        raw = decode(_members_decoder, json, "the request")
+        models = _members(raw.get("models"))
+        # Before anything is built of it: a few bytes of JSON become a hundred times as many in memory.
+        for name, config in models.items():
+            for extra in _SWITCHES.get(name, ()):
+                value = _members(config).get(extra)
+                if value is not None and len(memoryview(value)) > _SWITCH_BYTES:
+                    field = f"models.{name}.{extra}"
+                    raise Refused(400, f"{field}: must be {{}} (on) or null (off); it has no options", field)
         body = decode(_body_decoder, json, "the request")
-        # Once more for what the structs skip unseen: it may be broken too.
-        raw = decode(_any_decoder, json, "the request")
+    except UnicodeDecodeError as error:
+        raise Refused(400, f"json: the request is not UTF-8: byte {error.start}", "json") from None
     except DecodeError as error:
         field = error.path.removeprefix("$").removeprefix(".") or "json"
         raise Refused(400, f"{field}: {error}", field) from None
     # What the structs ignore, because servers may grow fields, is a mistake when it comes from a client.
-    models = raw.get("models")
-    for name in models if isinstance(models, dict) else ():
+    for name in models:
         if name not in MODEL_NAMES:
-            raise Refused(400, f"models.{name}: no such model; there are {', '.join(MODEL_NAMES)}", f"models.{name}")
+            shown = f"models.{name[:_NAME_LENGTH]}"
+            raise Refused(400, f"{shown}: no such model; there are {', '.join(MODEL_NAMES)}", shown)
     if body.models is UNSET:
         for name in MODEL_NAMES:
             if name in raw:
                 raise Refused(400, f'{name}: models go under "models": {{"models": {{"{name}": {{}}}}}}', name)
+    _refuse_slips(raw, RequestBody.__struct_fields__, "")
+    for name, config in models.items():
+        _refuse_slips(_members(config), _OPTIONS[name], f"models.{name}.")
     return body
+
+
+def _members(json: msgspec.Raw | None) -> dict[str, msgspec.Raw]:
+    """The members of an object, undecoded; of anything else, none."""
+    if json is None or bytes(memoryview(json)[:1]) != b"{":
+        return {}
+    return decode(_members_decoder, bytes(json), "the request")
+
+
+def _refuse_slips(given: Iterable[str], known: Sequence[str], where: str) -> None:
+    """Refuse a name that is nearly a known one. Others pass: the hosted service ignored them, so programs send them."""
+    unknown = (name for name in given if name not in known and len(name) <= _NAME_LENGTH)
+    for name in itertools.islice(unknown, _NAMES_COMPARED):
+        if meant := difflib.get_close_matches(name, known, n=1, cutoff=_LIKENESS):
+            field = f"{where}{name}"
+            raise Refused(400, f"{field}: no such field; did you mean {meant[0]}?", field)
 
 
 async def _limited(content: Any, limits: IntakeLimits, most: int, what: str) -> bytes:

@@ -6,7 +6,9 @@ against limits while it is decompressed, and removed as soon as it is measured.
 
 from __future__ import annotations
 
+import bz2
 import codecs
+import gzip
 import hashlib
 import lzma
 import mimetypes
@@ -17,7 +19,7 @@ import zipfile
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO
+from typing import IO, cast
 
 import msgspec
 
@@ -27,6 +29,8 @@ __all__ = ["ArchiveLimits", "file_type", "is_archive", "members", "single"]
 
 _HEAD = 4096
 _COPY = 1024 * 1024
+# A tar of small files is mostly headers and padding, and compresses well: this much is no bomb.
+_FRAMING = 16 * 1024 * 1024
 
 # Each is more than a text may begin with: "BMW" and "ID3 tags" are no pictures and no music.
 _MAGIC: tuple[tuple[bytes, FileType], ...] = (
@@ -63,11 +67,15 @@ _ARCHIVES = (".zip", ".tar.gz", ".tar.bz2", ".tar.xz", ".tgz")
 
 
 class ArchiveLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one archive may hold. `ratio`: decompressed bytes per compressed byte, a sign of a bomb."""
+    """What one archive may hold. `ratio`: decompressed bytes per compressed byte, a sign of a bomb.
+
+    `memory`: bytes that the process that unpacks it may take.
+    """
 
     members: int = 10_000
     total_bytes: int = 20 * 2**30
     ratio: int = 200
+    memory: int = 2 * 2**30
 
 
 def file_type(path: Path, name: str) -> FileType:
@@ -120,11 +128,11 @@ def members(path: Path, name: str, scratch: Path, limits: ArchiveLimits) -> Iter
     """The files of an archive, one at a time; each lies in `scratch` until the next one is asked for.
 
     Folders, links and devices are passed over, and so is what operating systems leave in archives
-    (`__MACOSX/`, `.DS_Store`). Raises `Unmeasurable` when it is damaged, encrypted, or past `limits`.
+    (`__MACOSX/`, `.DS_Store`). Raises `Unmeasurable` when it is damaged, encrypted, empty, or past `limits`.
     """
     try:
-        opened = _zip(path) if zipfile.is_zipfile(path) else _tar(path)
         room = min(limits.total_bytes, max(path.stat().st_size, 1) * limits.ratio)
+        opened = _zip(path) if zipfile.is_zipfile(path) else _tar(path, name, room + _FRAMING)
         count = 0
         for raw_name, stream in opened:
             inner = _relative(raw_name)
@@ -140,6 +148,8 @@ def members(path: Path, name: str, scratch: Path, limits: ArchiveLimits) -> Iter
                 yield Media(path=str(target), name=inner, file_type=file_type(target, inner), md5sum=digest)
             finally:
                 target.unlink(missing_ok=True)
+        if not count:
+            raise Unmeasurable(f"{name}: the archive holds no files")
     except _UNREADABLE as error:
         raise Unmeasurable(f"{name}: the archive cannot be read: {error}") from error
 
@@ -154,15 +164,51 @@ def _zip(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
                 yield info.filename, stream
 
 
-def _tar(path: Path) -> Iterator[tuple[str, IO[bytes]]]:
-    with tarfile.open(path, "r:*") as archive:
+def _tar(path: Path, name: str, room: int) -> Iterator[tuple[str, IO[bytes]]]:
+    # As a stream: what is passed over (folders, litter, headers of any size) is decompressed too, and counted.
+    with (
+        _decompressed(path) as stream,
+        tarfile.open(fileobj=cast("IO[bytes]", _Metered(stream, room, name)), mode="r|") as archive,
+    ):
         for info in archive:
             if not info.isreg():
                 continue
-            stream = archive.extractfile(info)
-            if stream is not None:
-                with stream:
-                    yield info.name, stream
+            member = archive.extractfile(info)
+            if member is not None:
+                with member:
+                    yield info.name, member
+
+
+def _decompressed(path: Path) -> IO[bytes]:
+    with path.open("rb") as file:
+        head = file.read(6)
+    if head.startswith(b"\x1f\x8b"):
+        return cast("IO[bytes]", gzip.open(path))
+    if head.startswith(b"BZh"):
+        return cast("IO[bytes]", bz2.open(path))
+    if head.startswith((b"\xfd7zXZ\0", b"\x5d\0\0")):
+        return cast("IO[bytes]", lzma.open(path))
+    return path.open("rb")
+
+
+class _Metered:
+    """A stream that gives `room` bytes and no more."""
+
+    def __init__(self, stream: IO[bytes], room: int, name: str) -> None:
+        self._stream = stream
+        self._room = room
+        self._name = name
+
+    def read(self, size: int) -> bytes:
+        data = self._stream.read(size)
+        self._room -= len(data)
+        if self._room < 0:
+            raise _too_much(self._name)
+        return data
+
+
+def _too_much(name: str) -> Unmeasurable:
+    return Unmeasurable(f"{name}: the archive holds more data than a server should unpack")
 
 
 def _relative(name: str) -> str:
@@ -184,7 +230,7 @@ def _copy(stream: IO[bytes], target: Path, room: int, name: str) -> tuple[str, i
         while data := stream.read(_COPY):
             size += len(data)
             if size > room:
-                raise Unmeasurable(f"{name}: the archive holds more data than a server should unpack")
+                raise _too_much(name)
             digest.update(data)
             out.write(data)
     return digest.hexdigest(), size

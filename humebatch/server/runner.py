@@ -8,30 +8,34 @@ deleted when the job ends, for nobody should keep recordings of people longer th
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
+import sqlite3
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeVar
 
 import anyio
-import anyio.to_process
 import anyio.to_thread
 import msgspec
-from anyio import BrokenWorkerProcess
 
-from .._wire.codec import encode
 from ..jobs import MODEL_NAMES, InferenceRequest, Models
-from ..predictions import ModelsPredictions, Prediction, ResultError, Results, Source, SourceResult
+from ..predictions import ResultError, Source
+from .children import in_child
 from .folders import Folders
-from .measure import APPLIES_TO, Measured, MeasureMode, Media, Unmeasurable, home, measure
-from .media import ArchiveLimits, is_archive, members, single
+from .measure import APPLIES_TO, Fragment, MeasureMode, Media, Unmeasurable, home, measure
+from .media import ArchiveLimits, is_archive, single
+from .results import Draft
 from .store import JobRow, Store
+from .unpacking import unpacked
 
 __all__ = ["Runner", "RunnerLimits"]
 
+T = TypeVar("T")
 _log = logging.getLogger("humebatch.server")
+_DATABASE_PAUSE = 5.0
 _request_decoder = msgspec.json.Decoder(InferenceRequest)
 
 
@@ -47,14 +51,34 @@ class RunnerLimits(msgspec.Struct, frozen=True, kw_only=True):
     archives: ArchiveLimits = ArchiveLimits()
 
 
-class Runner:
-    """Works off the queue in `store`. `run` goes on until it is cancelled; `wake` says that there is work."""
+class _Job(NamedTuple):
+    """A job while it is measured: its request, the models that run with their options, and where results go."""
 
-    def __init__(self, store: Store, folders: Folders, mode: MeasureMode, limits: RunnerLimits) -> None:
+    id: str
+    request: InferenceRequest
+    wanted: dict[str, Any]
+    draft: Draft
+
+
+class Runner:
+    """Works off the queue in `store`. `run` goes on until it is cancelled; `wake` says that there is work.
+
+    `ended` is called after each job's end.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        folders: Folders,
+        mode: MeasureMode,
+        limits: RunnerLimits,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:
         self._store = store
         self._folders = folders
         self._mode: MeasureMode = mode
         self._limits = limits
+        self._ended = ended
         self._work = asyncio.Event()
         self._processes = anyio.CapacityLimiter(limits.workers)
 
@@ -77,125 +101,139 @@ class Runner:
         while True:
             # Cleared before the look, so a job that is queued in between sets it again.
             self._work.clear()
-            job = await anyio.to_thread.run_sync(lambda: self._store.claim(now_ms=_now_ms()))
+            job = await self._recorded(lambda: self._store.claim(now_ms=_now_ms(), measure=self._mode))
             if job is None:
                 await self._work.wait()
                 continue
             # One event wakes all workers, and the first to clear it must not leave the others asleep.
             self._work.set()
-            await self._one(job)
+            try:
+                await self._one(job)
+            except Exception:  # noqa: BLE001
+                # A worker that ends takes all others with it, and with them every job to come.
+                _log.exception("the end of job %s went wrong", job.id)
 
     async def _one(self, job: JobRow) -> None:
         try:
             predictions, errors = await self._measure_job(job)
-            await anyio.to_thread.run_sync(
+            await self._recorded(
                 lambda: self._store.finish(job.id, ended_ms=_now_ms(), num_predictions=predictions, num_errors=errors)
             )
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._store.requeue, job.id)
+                try:
+                    await anyio.to_thread.run_sync(self._store.requeue, job.id)
+                except Exception:  # noqa: BLE001 - the next start takes the job up all the same
+                    _log.exception("job %s could not be handed back", job.id)
             raise
         except Exception as error:  # noqa: BLE001
             # The job's end must be told whatever went wrong: disk full, a bug. Its message is the client's.
             _log.exception("job %s failed", job.id)
             reason = f"the server could not measure this job: {type(error).__name__}: {error}"
-            await anyio.to_thread.run_sync(lambda: self._store.fail(job.id, ended_ms=_now_ms(), message=reason))
+            await self._recorded(lambda: self._store.fail(job.id, ended_ms=_now_ms(), message=reason))
+        self._ended()
         await anyio.to_thread.run_sync(self._folders.forget_inputs, job.id)
 
+    async def _recorded(self, change: Callable[[], T]) -> T:
+        """Make a change to the store, however long the database cannot be written: a full disk is cleared some day.
+
+        Giving up would stop the workers, or leave a job IN_PROGRESS, until somebody restarts the server.
+        """
+        while True:
+            try:
+                return await anyio.to_thread.run_sync(change)
+            except sqlite3.DatabaseError:
+                _log.exception("the database cannot be written; trying again in %g s", _DATABASE_PAUSE)
+                await anyio.sleep(_DATABASE_PAUSE)
+
     async def _measure_job(self, job: JobRow) -> tuple[int, int]:
-        request = _request_decoder.decode(job.request)
+        request = await anyio.to_thread.run_sync(_request_decoder.decode, job.request)
         models = request.models or Models()
         wanted = {name: config for name in MODEL_NAMES if (config := getattr(models, name))}
-        rows = failures = 0
-        async with await anyio.open_file(self._folders.draft(job.id), "wb") as out:
-            separator = b"["
-            async for result in self._sources(job.id, request, wanted):
-                rows += _rows(result)
-                failures += len(result.results.errors) if result.results else 1
-                await out.write(separator + encode(result))
-                separator = b","
-            await out.write(b"[]" if separator == b"[" else b"]")
-            await out.flush()
-            await anyio.to_thread.run_sync(os.fsync, out.wrapped.fileno())
+        draft = await anyio.to_thread.run_sync(Draft, self._folders.draft(job.id))
+        try:
+            await self._sources(_Job(job.id, request, wanted, draft))
+            await anyio.to_thread.run_sync(draft.finish)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(draft.close)
         await anyio.to_thread.run_sync(self._folders.publish, job.id)
-        return rows, failures
+        return draft.rows, draft.failures
 
-    async def _sources(
-        self, job_id: str, request: InferenceRequest, wanted: dict[str, Any]
-    ) -> AsyncIterator[SourceResult]:
-        for url in request.urls or ():
-            yield SourceResult(
-                source=Source(type="url", url=url),
-                error="this server does not fetch URLs: download the file and send it itself",
+    async def _sources(self, job: _Job) -> None:
+        for url in job.request.urls or ():
+            await anyio.to_thread.run_sync(
+                job.draft.failed,
+                Source(type="url", url=url),
+                "this server does not fetch URLs: download the file and send it itself",
             )
-        for number, file in enumerate(request.files):
-            path = self._folders.input(job_id, number)
+        for number, file in enumerate(job.request.files):
+            path = self._folders.input(job.id, number)
             name = file.filename or str(number)
             source = Source(type="file", filename=file.filename, content_type=file.content_type, md5sum=file.md5sum)
-            results = Results(predictions=[], errors=[])
+            errors: list[ResultError] = []
+            await anyio.to_thread.run_sync(job.draft.begin, source)
             try:
-                async for media in self._media(path, name, file.md5sum, job_id):
-                    await self._file(media, wanted, results)
+                async with contextlib.aclosing(self._media(path, name, file.md5sum, job.id)) as files:
+                    async for media in files:
+                        await self._file(job, media, errors)
             except Unmeasurable as error:
-                results.errors.append(ResultError(message=str(error), file=name))
-            yield SourceResult(source=source, results=results)
-        if request.text:
-            results = Results(predictions=[], errors=[])
-            for number, text in enumerate(request.text, start=1):
+                errors.append(ResultError(message=str(error), file=name))
+            await anyio.to_thread.run_sync(job.draft.end, errors)
+        if job.request.text:
+            errors = []
+            await anyio.to_thread.run_sync(job.draft.begin, Source(type="text"))
+            for number, text in enumerate(job.request.text, start=1):
                 # Real answers call the strings of `text` by their number.
-                media = await anyio.to_thread.run_sync(self._folders.write_text, job_id, number, text)
-                await self._file(media, wanted, results)
-            yield SourceResult(source=Source(type="text"), results=results)
+                media = await anyio.to_thread.run_sync(self._folders.write_text, job.id, number, text)
+                await self._file(job, media, errors)
+            await anyio.to_thread.run_sync(job.draft.end, errors)
 
-    async def _media(self, path: Path, name: str, md5sum: str, job_id: str) -> AsyncIterator[Media]:
+    async def _media(self, path: Path, name: str, md5sum: str, job_id: str) -> AsyncGenerator[Media]:
         if not await anyio.to_thread.run_sync(is_archive, path, name):
             yield await anyio.to_thread.run_sync(single, path, name, md5sum)
             return
         scratch = await anyio.to_thread.run_sync(self._folders.scratch, job_id)
-        files = members(path, name, scratch, self._limits.archives)
-        while (media := await anyio.to_thread.run_sync(_next, files)) is not None:
-            yield media
+        seconds = self._limits.file_seconds
+        async with contextlib.aclosing(unpacked(path, name, scratch, self._limits.archives, seconds=seconds)) as files:
+            async for media in files:
+                yield media
 
-    async def _file(self, media: Media, wanted: dict[str, Any], results: Results) -> None:
-        applicable = {name: config for name, config in wanted.items() if media.file_type in APPLIES_TO[name]}
+    async def _file(self, job: _Job, media: Media, errors: list[ResultError]) -> None:
+        applicable = {name: config for name, config in job.wanted.items() if media.file_type in APPLIES_TO[name]}
         if not applicable:
             kind = "its kind is not recognised" if media.file_type == "unknown" else f"it is {media.file_type}"
-            results.errors.append(
+            errors.append(
                 ResultError(
-                    message=f"none of the models {', '.join(wanted)} measures this file: {kind}", file=media.name
+                    message=f"none of the models {', '.join(job.wanted)} measures this file: {kind}", file=media.name
                 )
-                if wanted
+                if job.wanted
                 else ResultError(message="the request switches every model off", file=media.name)
             )
             return
-        found = ModelsPredictions()
+        spill = self._folders.spill(job.id)
         for model, config in applicable.items():
             try:
-                measured = await self._measure(model, media, config)
+                fragment = await self._measure(model, media, config, spill)
             except Unmeasurable as error:
-                results.errors.append(ResultError(message=str(error), file=media.name, model=model))
+                errors.append(ResultError(message=str(error), file=media.name, model=model))
                 continue
-            setattr(found, model, measured.predictions)
-            results.errors += [ResultError(message=note, file=media.name, model=model) for note in measured.notes]
-        if any(getattr(found, model) for model in applicable):
-            file_type = None if media.file_type in ("landmarks", "unknown") else media.file_type
-            results.predictions.append(Prediction(file=media.name, models=found, file_type=file_type))
+            await anyio.to_thread.run_sync(job.draft.add, media, model, fragment, spill)
+            errors += [ResultError(message=note, file=media.name, model=model) for note in fragment.notes]
 
-    async def _measure(self, model: str, media: Media, config: Any) -> Measured:
+    async def _measure(self, model: str, media: Media, config: Any, spill: Path) -> Fragment:
         mode = self._mode
         home(model, mode)
-        if mode == "fixed":  # opens nothing and takes no time: not worth a process
-            return await anyio.to_thread.run_sync(measure, model, mode, media, config)
-        seconds = self._limits.file_seconds
         try:
-            with anyio.fail_after(seconds):
-                return await anyio.to_process.run_sync(
-                    measure, model, mode, media, config, cancellable=True, limiter=self._processes
-                )
-        except TimeoutError:
-            raise Unmeasurable(f"measuring {model} took longer than {seconds:g} s and was stopped") from None
-        except BrokenWorkerProcess:
-            raise Unmeasurable(f"the process that measured {model} on this file died; is the file damaged?") from None
+            if mode == "fixed":  # opens nothing and takes no time: not worth a process
+                return await anyio.to_thread.run_sync(measure, model, mode, media, config, str(spill))
+            return await in_child(
+                measure,
+                *(model, mode, media, config, str(spill)),
+                what=f"measuring {model}",
+                limiter=self._processes,
+                seconds=self._limits.file_seconds,
+            )
         except Unmeasurable:
             raise
         except Exception as error:
@@ -206,19 +244,3 @@ class Runner:
 
 def _now_ms() -> int:
     return time.time_ns() // 1_000_000
-
-
-def _next(files: Iterator[Media]) -> Media | None:
-    return next(files, None)
-
-
-def _rows(result: SourceResult) -> int:
-    if result.results is None:
-        return 0
-    return sum(
-        len(group.predictions)
-        for prediction in result.results.predictions
-        for model in MODEL_NAMES
-        if (found := getattr(prediction.models, model))
-        for group in found.grouped_predictions
-    )

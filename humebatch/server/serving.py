@@ -7,20 +7,25 @@ import contextlib
 import ipaddress
 import logging
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import anyio
 from aiohttp import web
 from aiohttp.http_exceptions import BadHttpMessage
 
+from ..config import Secret
 from ..errors import ConfigError
 from .app import create_app
 from .measure import MeasureMode
+from .protocol import JsonAppRunner
 
-__all__ = ["serve"]
+__all__ = ["CALLBACK_SECRET_VARIABLE", "serve"]
+
+CALLBACK_SECRET_VARIABLE = "HUMEBATCH_CALLBACK_SECRET"  # noqa: S105 - its name
 
 # Uploads and downloads in flight get this long to end when the server is told to stop, in seconds.
 _DRAIN = 10.0
@@ -33,14 +38,17 @@ async def serve(
     port: int = 8000,
     api_keys: Sequence[str] = (),
     measure: MeasureMode = "local",
+    callback_secret: str | Secret | None = None,
+    callback_allow: Sequence[str] = (),
     until_stdin_closes: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM (or the end of stdin). `port=0` picks a free one.
 
     The first line on stdout is the base URL, written when connections are accepted; `ready` takes its
-    place. Raises `ConfigError` for a bad address, a folder in use, or an open server on a public
-    address: without keys it listens on loopback only.
+    place. `callback_secret` and `callback_allow` as in `create_app`. Raises `ConfigError` for these, for a
+    bad address, a folder in use, or an open server on a public address: without keys it listens on
+    loopback only.
     """
     if not api_keys and not _loopback(host):
         raise ConfigError(
@@ -48,11 +56,13 @@ async def serve(
             "127.0.0.1 only",
             field="api_key",
         )
-    app = create_app(data, api_keys=api_keys, measure=measure)
+    app = create_app(
+        data, api_keys=api_keys, measure=measure, callback_secret=callback_secret, callback_allow=callback_allow
+    )
     # Requests carry people's file names and, in query strings, callers' own ids: no access log.
     http_log = logging.getLogger("humebatch.server.http")
     http_log.addFilter(_not_about_bytes)
-    runner = web.AppRunner(app, access_log=None, logger=http_log, shutdown_timeout=_DRAIN)
+    runner = JsonAppRunner(app, access_log=None, logger=http_log, shutdown_timeout=_DRAIN)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     await runner.setup()
@@ -113,6 +123,17 @@ async def _watch_stdin(stop: asyncio.Event) -> None:
     stop.set()
 
 
+@contextlib.contextmanager
+def _removed(folder: Path) -> Iterator[None]:
+    """Remove `folder` at the end of the block, whatever ends it: the parent that made it may have been killed."""
+    try:
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # nothing may come in between
+            signal.signal(number, signal.SIG_IGN)
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 def main(arguments: Sequence[str]) -> int:
     """`python -m humebatch.server`: what the embedded server runs; `humebatch serve` is the same with help."""
     import argparse
@@ -123,18 +144,27 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, default=8000)
     parser.add_argument("--measure", choices=("local", "fixed"), default="local")
+    parser.add_argument("--callback-allow", metavar="HOST", action="append", default=[])
     parser.add_argument("--until-stdin-closes", action="store_true")
+    parser.add_argument("--temporary", action="store_true", help="remove --data at the end")
     chosen = parser.parse_args(arguments)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
+    # Taken out of the environment, which the measuring processes inherit.
     key = os.environ.pop(API_KEY_VARIABLE, "")
+    secret = os.environ.pop(CALLBACK_SECRET_VARIABLE, "")
     try:
-        with contextlib.suppress(KeyboardInterrupt):
+        with (
+            _removed(chosen.data) if chosen.temporary else contextlib.nullcontext(),
+            contextlib.suppress(KeyboardInterrupt),
+        ):
             asyncio.run(
                 serve(
                     chosen.data,
                     port=chosen.port,
                     api_keys=[key] if key else [],
                     measure=chosen.measure,
+                    callback_secret=secret or None,
+                    callback_allow=chosen.callback_allow,
                     until_stdin_closes=chosen.until_stdin_closes,
                 )
             )

@@ -6,14 +6,18 @@
 
 A change names the state that it leaves, so a job moves once or not at all. `accept` returns after the
 row is on disk (`synchronous=FULL`): a 200 that the client saw is never taken back by a crash.
+
+The end of a job with a `callback_url` puts a row into the outbox (`callback`) in the same statement, by a
+trigger: whatever ends a job, now or in a later version, cannot forget it, and no crash comes in between.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import sqlite3
 import threading
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -21,12 +25,12 @@ import msgspec
 
 from ..errors import ConfigError
 
-__all__ = ["JobRow", "ListFilter", "Store"]
+__all__ = ["CallbackEnd", "CallbackRow", "JobRow", "ListFilter", "Store"]
 
 T = TypeVar("T")
-SCHEMA_VERSION = 1
+CallbackEnd = Literal["DELIVERED", "REFUSED", "GAVE_UP"]
 
-_SCHEMA = """
+_VERSION_1 = """
 CREATE TABLE job (
     seq             INTEGER PRIMARY KEY,
     id              TEXT NOT NULL UNIQUE,
@@ -46,9 +50,32 @@ CREATE INDEX job_started ON job (tenant, started_ms);
 CREATE INDEX job_ended ON job (tenant, ended_ms);
 CREATE INDEX job_queue ON job (status, seq);
 """
+# Jobs that had ended under version 1 get no callback now: their callers stopped expecting one.
+_VERSION_2 = """
+ALTER TABLE job ADD COLUMN callback_url TEXT;
+ALTER TABLE job ADD COLUMN measure TEXT NOT NULL DEFAULT 'unknown';
+UPDATE job SET callback_url = nullif(json_extract(CAST(request AS TEXT), '$.callback_url'), '')
+    WHERE status IN ('QUEUED', 'IN_PROGRESS') AND json_valid(CAST(request AS TEXT));
+CREATE TABLE callback (
+    seq        INTEGER PRIMARY KEY,
+    job_id     TEXT NOT NULL UNIQUE,
+    state      TEXT NOT NULL DEFAULT 'DUE' CHECK (state IN ('DUE', 'DELIVERED', 'REFUSED', 'GAVE_UP')),
+    due_ms     INTEGER NOT NULL DEFAULT 0,
+    tries      INTEGER NOT NULL DEFAULT 0,
+    last_error TEXT
+) STRICT;
+CREATE INDEX callback_due ON callback (due_ms, seq) WHERE state = 'DUE';
+CREATE TRIGGER job_ended AFTER UPDATE OF status ON job
+    WHEN NEW.callback_url IS NOT NULL AND NEW.status IN ('COMPLETED', 'FAILED') AND OLD.status <> NEW.status
+    BEGIN INSERT INTO callback (job_id) VALUES (NEW.id); END;
+"""
+# Each step leads from one version to the next; a new database goes through all of them, so old and new are alike.
+_STEPS = (_VERSION_1, _VERSION_2)
+SCHEMA_VERSION = len(_STEPS)
 
 _COLUMNS = (
-    "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors"
+    "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors, "
+    "measure"
 )
 
 
@@ -66,6 +93,18 @@ class JobRow(msgspec.Struct, frozen=True):
     message: str | None
     num_predictions: int | None
     num_errors: int | None
+    measure: str
+    """What measured it at its latest claim; `unknown` before the first, and for jobs of schema version 1."""
+
+
+class CallbackRow(msgspec.Struct, frozen=True):
+    """A callback to be sent: the ended job, where to, and how many tries failed."""
+
+    job_id: str
+    url: str
+    status: str
+    message: str | None
+    tries: int
 
 
 class ListFilter(msgspec.Struct, frozen=True, kw_only=True):
@@ -89,12 +128,13 @@ class Store:
         version wrote it.
         """
         try:
-            folder.mkdir(parents=True, exist_ok=True)
+            folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             self._lock = (folder / "lock").open("a")
         except OSError as error:
             raise ConfigError(f"data: {folder} cannot be used: {error}", field="data") from error
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _shut(folder)
             self._db = _open(folder / "jobs.db")
         except BlockingIOError as error:
             self._lock.close()
@@ -111,21 +151,23 @@ class Store:
             self._db.close()
         self._lock.close()
 
-    def accept(self, *, job_id: str, tenant: str, created_ms: int, request: bytes) -> None:
+    def accept(
+        self, *, job_id: str, tenant: str, created_ms: int, request: bytes, callback_url: str | None = None
+    ) -> None:
         """Record a new job as QUEUED, durably."""
         self._change(
-            "INSERT INTO job (id, tenant, status, created_ms, request) VALUES (?, ?, 'QUEUED', ?, ?)",
-            (job_id, tenant, created_ms, request),
+            "INSERT INTO job (id, tenant, status, created_ms, request, callback_url) VALUES (?, ?, 'QUEUED', ?, ?, ?)",
+            (job_id, tenant, created_ms, request, callback_url),
         )
 
-    def claim(self, *, now_ms: int) -> JobRow | None:
-        """Take the oldest QUEUED job and make it IN_PROGRESS; None if there is none."""
+    def claim(self, *, now_ms: int, measure: str = "unknown") -> JobRow | None:
+        """Take the oldest QUEUED job and make it IN_PROGRESS, measured by `measure`; None if there is none."""
         with self._turn:
             row = self._db.execute(
-                "UPDATE job SET status = 'IN_PROGRESS', started_ms = coalesce(started_ms, ?), attempts = attempts + 1 "
-                "WHERE seq = (SELECT seq FROM job WHERE status = 'QUEUED' ORDER BY seq LIMIT 1) "
+                "UPDATE job SET status = 'IN_PROGRESS', started_ms = coalesce(started_ms, ?), attempts = attempts + 1, "
+                "measure = ? WHERE seq = (SELECT seq FROM job WHERE status = 'QUEUED' ORDER BY seq LIMIT 1) "
                 f"RETURNING {_COLUMNS}",
-                (now_ms,),
+                (now_ms, measure),
             ).fetchone()
         return None if row is None else JobRow(*row)
 
@@ -205,6 +247,49 @@ class Store:
             rows = self._db.execute(query, (*parameters, wanted.limit)).fetchall()
         return [JobRow(*row) for row in rows]
 
+    def next_callback(
+        self, *, now_ms: int, latest_ms: int, under_way: Collection[str], crowded: Collection[str]
+    ) -> CallbackRow | None:
+        """The callback that has been due longest; None if none is due.
+
+        `latest_ms`: nothing is ever put off further than this, so what is due later was written by a clock that
+        has been set back since, and is due now. `under_way`: jobs to leave out. `crowded`: beginnings of URLs to
+        leave out.
+        """
+        where = ["state = 'DUE'", "(due_ms <= ? OR due_ms > ?)"]
+        where += ["job_id <> ?"] * len(under_way) + ["instr(job.callback_url, ?) <> 1"] * len(crowded)
+        query = (
+            "SELECT job_id, job.callback_url, job.status, job.message, tries "
+            f"FROM callback JOIN job ON job.id = job_id WHERE {' AND '.join(where)} "
+            "ORDER BY due_ms, callback.seq LIMIT 1"
+        )
+        with self._turn:
+            row = self._db.execute(query, (now_ms, latest_ms, *under_way, *crowded)).fetchone()
+        return None if row is None else CallbackRow(*row)
+
+    def next_callback_ms(self, *, now_ms: int, latest_ms: int) -> int | None:
+        """When the first of the callbacks that are not due yet will be due; None if there are none."""
+        with self._turn:
+            (due_ms,) = self._db.execute(
+                "SELECT min(due_ms) FROM callback WHERE state = 'DUE' AND due_ms > ? AND due_ms <= ?",
+                (now_ms, latest_ms),
+            ).fetchone()
+        return None if due_ms is None else int(due_ms)
+
+    def put_off_callback(self, job_id: str, *, due_ms: int, error: str) -> None:
+        """A try failed; there will be another one."""
+        self._change(
+            "UPDATE callback SET due_ms = ?, tries = tries + 1, last_error = ? WHERE job_id = ? AND state = 'DUE'",
+            (due_ms, error, job_id),
+        )
+
+    def end_callback(self, job_id: str, state: CallbackEnd, *, error: str | None) -> None:
+        """There will be no further try."""
+        self._change(
+            "UPDATE callback SET state = ?, tries = tries + 1, last_error = ? WHERE job_id = ? AND state = 'DUE'",
+            (state, error, job_id),
+        )
+
     def _change(self, statement: str, values: tuple[str | int | bytes | None, ...]) -> int:
         with self._turn:
             return self._db.execute(statement, values).rowcount
@@ -214,14 +299,29 @@ class Store:
             raise RuntimeError(f"job {values[-1]!r} is not IN_PROGRESS: its state change was refused")
 
 
+def _shut(folder: Path) -> None:
+    """Keep other users of the machine out: the requests hold people's texts. SQLite gives -wal and -shm the same mode.
+
+    A folder that was there before keeps its mode: what it is shared for is its owner's matter.
+    """
+    # What cannot be made or changed here is a matter for the opening that follows.
+    with contextlib.suppress(OSError):
+        (folder / "jobs.db").touch(0o600)
+    for name in ("lock", "jobs.db", "jobs.db-wal", "jobs.db-shm"):
+        with contextlib.suppress(OSError):
+            (folder / name).chmod(0o600)
+
+
 def _open(path: Path) -> sqlite3.Connection:
     db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
     try:
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "trusted_schema=OFF"):
             db.execute(f"PRAGMA {pragma}")
         (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version == 0:
-            db.executescript(f"BEGIN;{_SCHEMA}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
+        if 0 <= version < SCHEMA_VERSION:
+            # One transaction: a crash leaves the old version, which the next start brings up to date.
+            steps = "".join(_STEPS[version:])
+            db.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={SCHEMA_VERSION};COMMIT;")
         elif version != SCHEMA_VERSION:
             raise ConfigError(
                 f"data: {path} was written by another version of humebatch (schema {version}, "

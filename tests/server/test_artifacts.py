@@ -9,11 +9,11 @@ import stat
 import zipfile
 from pathlib import Path, PurePosixPath
 
+import msgspec
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import humebatch as hb
 from humebatch import vocabulary
 from humebatch._wire.codec import encode
 from humebatch.predictions import (
@@ -79,7 +79,9 @@ def zip_of(folder: Path, *results: SourceResult) -> list[zipfile.ZipInfo]:
 
 
 def table(model: str, group: str, *rows: object) -> tuple[str, list[dict[str, str]]]:
-    text = write_csv(model, [GroupedPredictions(id=group, predictions=list(rows))])
+    out = io.StringIO(newline="")
+    write_csv(out, model, [(group, row) for row in rows])
+    text = out.getvalue()
     return text, list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
 
@@ -189,7 +191,7 @@ def test_layout(tmp_path: Path) -> None:
 
 def test_nothing_half_made_stays(tmp_path: Path) -> None:
     (tmp_path / "predictions.json").write_bytes(b"[{")
-    with pytest.raises(hb.errors.DecodeError):
+    with pytest.raises(msgspec.DecodeError):
         build(tmp_path / "predictions.json", tmp_path / "artifacts.zip")
     assert [path.name for path in tmp_path.iterdir()] == ["predictions.json"]
 

@@ -306,7 +306,10 @@ async def test_a_405_says_what_is_allowed(server: RunningServer) -> None:
 
 @pytest.mark.parametrize("suffix", ["", "/predictions", "/artifacts"])
 async def test_job_ids(server: RunningServer, suffix: str) -> None:
-    assert await refused(server, request(f"/v0/batch/jobs/{UNKNOWN}{suffix}"), 404) == {"message": "job not found"}
+    assert await refused(server, request(f"/v0/batch/jobs/{UNKNOWN}{suffix}"), 404) == {
+        "message": "job not found",
+        "field": "id",
+    }
     for malformed in ("1", "x" * 36, "%00", "%2e%2e%2fjobs.db", "%F0%9F%98%80", "'%20or%201=1", "a" * 4000):
         answer = await refused(server, request(f"/v0/batch/jobs/{malformed}{suffix}"))
         assert answer["field"] == "id"
@@ -666,7 +669,7 @@ async def test_a_job_of_another_key(tmp_path: Path) -> None:
     async with running_server(data=tmp_path, api_key="second") as server:
         for suffix in ("", "/predictions", "/artifacts"):
             answer = await talk(server, request(f"/v0/batch/jobs/{job_id}{suffix}", key="second"))
-            assert (answer.status, answer.json) == (404, {"message": "job not found"})
+            assert (answer.status, answer.json) == (404, {"message": "job not found", "field": "id"})
         assert (await talk(server, request(key="second"))).json == []
         assert [job_id] == [row[0] for row in rows(server)]
 

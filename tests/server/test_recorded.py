@@ -29,6 +29,7 @@ INVALID_KEY = {
     "message": "Invalid ApiKey",
     "field": "X-Hume-Api-Key",
     "fault": {"faultstring": "Invalid ApiKey", "detail": {"errorcode": "oauth.v2.InvalidApiKey"}},
+    "detail": "the API key is wrong: this server does not know it",
 }
 # The API reference's defaults.
 DEFAULTS: dict[str, dict[str, Any]] = {
@@ -146,7 +147,7 @@ def check_refusal(recorded: Recorded, reply: Reply) -> bool:
         return True
     if "000000000404" in recorded.target:
         assert reply.status == 404
-        assert reply.json == {"message": "job not found"}
+        assert reply.json == {"message": "job not found", "field": "id"}
         return True
     return False
 

@@ -257,7 +257,9 @@ async def test_empty_archives(client: hb.BatchClient, tmp_path: Path) -> None:
     for ending, make in MAKERS.items():
         (tmp_path / f"a{ending}").write_bytes(make({}))
     for results in await measure(client, *[tmp_path / f"a{ending}" for ending in MAKERS]):
-        assert (results.predictions, results.errors) == ([], [])
+        assert results.predictions == []
+        (error,) = results.errors
+        assert "the archive holds no files" in error.message
 
 
 # ---- what applies to what -----------------------------------------------------------------------

@@ -27,6 +27,7 @@ INVALID = {
     "message": "Invalid ApiKey",
     "field": "X-Hume-Api-Key",
     "fault": {"faultstring": "Invalid ApiKey", "detail": {"errorcode": "oauth.v2.InvalidApiKey"}},
+    "detail": "the API key is wrong: this server does not know it",
 }
 
 
@@ -171,7 +172,7 @@ def test_lists(report: Any) -> None:
 
 @pytest.mark.parametrize("call", ["details", "predictions", "artifacts"])
 def test_an_unknown_job(report: Any, call: str) -> None:
-    assert report["unknown"][call] == {"status": 404, "body": {"message": "job not found"}}
+    assert report["unknown"][call] == {"status": 404, "body": {"message": "job not found", "field": "id"}}
 
 
 @pytest.mark.parametrize("call", ["list", "start", "file", "details", "predictions"])

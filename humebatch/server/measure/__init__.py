@@ -11,15 +11,18 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+from collections.abc import Iterable
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import msgspec
 
+from ..._wire.codec import encode
 from ...predictions import ModelPredictions
 
 __all__ = [
     "APPLIES_TO",
     "FileType",
+    "Fragment",
     "MeasureMode",
     "Measured",
     "Measurer",
@@ -110,8 +113,7 @@ def home(model: str, mode: MeasureMode) -> str:
     name = _HOMES[mode].get(model)
     if name is None:
         raise Unmeasurable(
-            f"{model} is not measured: this version has no open model for it "
-            f"(extra 'local': {', '.join(_HOMES['local'])})"
+            f"{model} is not measured: this version has no open model for it; it measures {_listed(_HOMES['local'])}"
         )
     return name
 
@@ -133,6 +135,41 @@ def load(model: str, mode: MeasureMode) -> Measurer:
     return measurer
 
 
-def measure(model: str, mode: MeasureMode, media: Media, config: Any) -> Measured:
-    """Load and measure in one call: the function that the runner sends to its child processes."""
-    return load(model, mode).measure(media, config)
+class Fragment(msgspec.Struct):
+    """What a measurer found, as it goes into the results.
+
+    `json`: the `ModelPredictions`, encoded; None when it is large and lies in the file that was named for it.
+    `rows`: predictions in it.
+    """
+
+    json: bytes | None
+    rows: int
+    notes: list[str]
+
+
+_SMALL = 256 * 1024
+
+
+def measure(model: str, mode: MeasureMode, media: Media, config: Any, spill: str) -> Fragment:
+    """Load, measure and encode in one call: the function that the runner sends to its child processes.
+
+    Only little is handed back: what is large is written to the file `spill`, and the server never holds it.
+    """
+    measured = load(model, mode).measure(media, config)
+    found: ModelPredictions[Any] = measured.predictions
+    rows = sum(len(group.predictions) for group in found.grouped_predictions)
+    json: bytes | None = encode(found)
+    if json is not None and len(json) > _SMALL:
+        with open(spill, "wb", opener=_private) as out:
+            out.write(json)
+        json = None
+    return Fragment(json=json, rows=rows, notes=measured.notes)
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _listed(names: Iterable[str]) -> str:
+    *first, last = names
+    return f"{', '.join(first)} and {last}" if first else last

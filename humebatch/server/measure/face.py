@@ -79,7 +79,6 @@ class FaceMeasurer:
 
     model: str = "face"
     file_types: frozenset[str] = frozenset({"image", "video"})
-    isolated: bool = True
 
     def __init__(self) -> None:
         task = carried.find("face_landmarker.task")

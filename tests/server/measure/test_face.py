@@ -71,7 +71,7 @@ def saved(picture: Image.Image, path: Path, **options: object) -> Path:
 
 def test_it_is_a_measurer_of_pictures_in_a_process_of_its_own(face: FaceMeasurer) -> None:
     assert isinstance(face, Measurer)
-    assert (face.model, face.isolated) == ("face", True)
+    assert face.model == "face"
     assert face.file_types == {"image", "video"}
 
 
