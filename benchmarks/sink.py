@@ -36,9 +36,8 @@ class _Connection:
                 elif "transfer-encoding: chunked" in text:
                     self._skip_chunks()
                 body = f'{{"job_id":"{uuid.uuid4()}"}}' if text.startswith("post") else "[]"
-                self._socket.sendall(
-                    f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
-                )
+                start = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
+                self._socket.sendall(f"{start}Content-Length: {len(body)}\r\n\r\n{body}".encode())
 
     def _head(self) -> bytes | None:
         while b"\r\n\r\n" not in self._ahead:

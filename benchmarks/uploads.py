@@ -28,10 +28,10 @@ HUME = "hume==0.13.13"
 
 
 class Row(NamedTuple):
-    """One table: `count` files of `size` bytes, `at_once` at a time; `goals` are ours against each contender."""
+    """One table: `files` files of `size` bytes, `at_once` at a time; `goals` are ours against each contender."""
 
     title: str
-    count: int
+    files: int
     size: int
     at_once: int
     tls: bool
@@ -68,7 +68,7 @@ def make_files(folder: Path, row: Row) -> list[str]:
     """The row's files, written once so that they are in the page cache."""
     paths = []
     block = os.urandom(min(row.size, MIB))
-    for number in range(row.count):
+    for number in range(row.files):
         path = folder / f"{number:04}.wav"
         with path.open("wb") as file:
             if row.sparse:
@@ -147,7 +147,7 @@ def measure(row: Row, rounds: int) -> dict[str, Any]:
     figures = {}
     for contender, results in runs.items():
         seconds = statistics.median(result["seconds"] for result in results)
-        amount = row.count if row.unit == "files/s" else row.count * row.size / 1e6
+        amount = row.files if row.unit == "files/s" else row.files * row.size / 1e6
         peaks = [result["peak"] for result in results if result["peak"]]
         figures[contender] = {
             "seconds": seconds,

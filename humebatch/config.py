@@ -155,7 +155,7 @@ class WatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
     `page_rows`, `page_bytes`: the most that one list request may ask for. At most one page is in memory.
     `straggler`: a job that no sweep has shown for so long is asked for by itself, a few at a time.
     `looks_per_second`: requests for single jobs that find nothing new, over all jobs; what a server
-    gets whose list is of no use.
+    gets whose list is of no use. Of those that find an end, five times as many.
     """
 
     quickest: float = 2.0
