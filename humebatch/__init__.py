@@ -5,14 +5,15 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from . import config, errors, jobs, local, predictions, sources, vocabulary
+from . import callbacks, config, errors, jobs, local, predictions, sources, vocabulary
 from ._client.batch import BatchClient, Job
 from ._client.outcome import Outcome
 from ._client.progress import Progress
-from .config import Limits, PollPolicy, RetryPolicy, Timeouts
+from .config import Limits, PollPolicy, RetryPolicy, Timeouts, WatchPolicy
 from .errors import (
     ApiError,
     AuthError,
+    CallbackRejected,
     ConfigError,
     ConnectFailed,
     DecodeError,
@@ -57,6 +58,7 @@ __all__ = [
     "BatchClient",
     "Bundle",
     "Burst",
+    "CallbackRejected",
     "ConfigError",
     "ConnectFailed",
     "DecodeError",
@@ -93,7 +95,9 @@ __all__ = [
     "Transcription",
     "TransportError",
     "WaitTimeout",
+    "WatchPolicy",
     "__version__",
+    "callbacks",
     "config",
     "errors",
     "jobs",

@@ -6,6 +6,9 @@ import sys
 
 # Measuring processes import the main module again under another name; they must not start over.
 if __name__ == "__main__":
-    from humebatch.cli import main
-
+    try:
+        from humebatch.cli import main
+    except KeyboardInterrupt:
+        print("humebatch: interrupted", file=sys.stderr)  # noqa: T201 - there is nothing else yet
+        sys.exit(130)
     sys.exit(main())

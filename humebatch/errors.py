@@ -11,6 +11,7 @@
     │   ├─ InvalidRequest 400/422  ├─ AuthError 401/403  ├─ NotFound 404  ├─ TooLarge 413
     │   ├─ RateLimited 429         ├─ StorageFull 507    └─ ServerError 5xx
     ├─ DecodeError (ValueError)          the service: an answer that is not what the schema says
+    ├─ CallbackRejected                  the sender: a callback that is not proven to come from the server
     ├─ JobFailed                         the job's own verdict
     └─ WaitTimeout (TimeoutError)        time: our deadline passed, the job lives on
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 __all__ = [
     "ApiError",
     "AuthError",
+    "CallbackRejected",
     "ConfigError",
     "ConnectFailed",
     "DecodeError",
@@ -228,6 +230,13 @@ class DecodeError(HumebatchError, ValueError):
 
     path: str
     near: str
+
+
+class CallbackRejected(HumebatchError):
+    """A callback that is not proven to come from the server, or is too old: answer 401 and forget it.
+
+    Not an `AuthError`, which says that the server refuses us.
+    """
 
 
 class JobFailed(HumebatchError):

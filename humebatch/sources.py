@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterable, Sequence
 from pathlib import PurePath
-from typing import Any, BinaryIO
+from typing import IO, Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     Raises `ConfigError` when the content is none of these, or the name is empty.
     """
 
-    content: bytes | BinaryIO | AsyncIterable[bytes]
+    content: bytes | IO[bytes] | AsyncIterable[bytes]
     name: str
     size: int | None = None
     content_type: str | None = None
@@ -95,5 +95,5 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
 
-FileLike = str | os.PathLike[str] | BinaryIO | FileSource | Bundle
+FileLike = str | os.PathLike[str] | IO[bytes] | FileSource | Bundle
 """What may stand in `Submission.files`; an open file must have been opened by name."""

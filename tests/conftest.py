@@ -25,7 +25,7 @@ def anyio_backend() -> str:
 @pytest.fixture(autouse=True)
 def clean_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """A key or URL of the person who runs the tests must not reach them."""
-    for name in ("HUME_API_KEY", "HUMEBATCH_BASE_URL"):
+    for name in ("HUME_API_KEY", "HUMEBATCH_BASE_URL", "HUMEBATCH_CALLBACK_SECRET"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -10,6 +10,7 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -57,12 +58,23 @@ def blocks(kind: str) -> list[str]:
     return [text for name, text in BLOCKS if name == kind and not text.startswith("make ")]
 
 
-@pytest.mark.parametrize("number", range(len(blocks("python"))))
-def test_python_blocks_run(number: int, folder: Path) -> None:
-    (folder / "block.py").write_text(blocks("python")[number])
-    out = run([sys.executable, "block.py"], folder)
-    assert "Joy" in out and "Gratitude" in out
+def one_job(out: str, folder: Path) -> None:
+    assert "Joy" in out
+    assert "Gratitude" in out
     assert (folder / "artifacts.zip").stat().st_size > 0
+
+
+def many_jobs(out: str, _: Path) -> None:
+    lines = out.splitlines()
+    assert len({line.split()[0] for line in lines[:-1]}) == 20
+    assert all(line.split()[1] == "1" for line in lines[:-1])
+    assert lines[-1].startswith("Stats(")
+
+
+@pytest.mark.parametrize(("number", "check"), [(0, one_job), (1, many_jobs)])
+def test_python_blocks_run(number: int, check: Callable[[str, Path], None], folder: Path) -> None:
+    (folder / "block.py").write_text(blocks("python")[number])
+    check(run([sys.executable, "block.py"], folder), folder)
 
 
 @pytest.mark.parametrize("number", range(len(blocks("bash"))))
@@ -77,6 +89,7 @@ def test_shell_blocks_run(number: int, folder: Path) -> None:
 
 def test_no_block_goes_untested() -> None:
     assert {kind for kind, _ in BLOCKS} == {"python", "bash"}
+    assert len(blocks("python")) == 2, "each is run by test_python_blocks_run with a check of its own"
     assert BLOCKS[0] == ("bash", "make demo\nmake test\n"), "the two commands stand at the top"
 
 

@@ -582,6 +582,7 @@ RAISED: dict[type[errors.HumebatchError], dict[str, Any]] = {
     errors.StorageFull: ANSWER,
     errors.ServerError: ANSWER,
     errors.DecodeError: {"path": "$[0].source", "near": "{"},
+    errors.CallbackRejected: {},
     errors.JobFailed: {"job_id": "j", "details": DETAILS},
     errors.WaitTimeout: {"job_id": "j"},
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Any
 
 import aiohttp
@@ -149,7 +149,7 @@ class Upload(aiohttp.Payload):
         if part.size is None and not self._any_stream_bytes:
             raise SourceError(f"{part.name}: the stream is empty; there is nothing to measure", path=part.name)
 
-    async def _guarded(self, chunks: Any) -> Any:
+    async def _guarded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
         """The caller's iterator; what it raises is its own and reaches the caller as it is."""
         self._any_stream_bytes = False
         while True:

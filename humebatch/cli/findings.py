@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import functools
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import msgspec
 
+from .._wire.multipart import quote_name
 from ..jobs import MODEL_NAMES
 from ..predictions import Score, SourceResult
+from .media import FoundFile
+from .output import printable
 
-__all__ = ["Finding", "Summary", "findings", "summary"]
+__all__ = ["Finding", "Summary", "failure", "findings", "summary"]
 
 _SHOWN = 3
 
@@ -19,8 +23,9 @@ _SHOWN = 3
 class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """What one model found in one file, or why it found nothing.
 
-    `file`: the path as given. `inside`: the file inside it, for an archive. `predictions`: rows.
-    `strongest`: up to three names with their highest score in any row. `saved`: the predictions file.
+    `order`: the file's number. `file`: the path as given. `inside`: the file inside it, for an archive.
+    `predictions`: rows. `strongest`: up to three names with their highest score in any row. `saved`: the
+    predictions file. What is no valid Unicode in names is replaced.
     """
 
     order: int
@@ -33,30 +38,38 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     saved: str | None = None
 
 
-def findings(order: int, file: str, result: SourceResult, saved: Path) -> Iterator[Finding]:
-    """The findings of one source, in the order of the answer; errors last."""
+def failure(file: FoundFile, error: Exception) -> Finding:
+    """The finding of a file that never got to be measured, or whose results did not arrive."""
+    return Finding(order=file.order, file=printable(file.path), error=printable(str(error)))
+
+
+def findings(file: FoundFile, result: SourceResult, saved: Path) -> list[Finding]:
+    """The findings of one source, at least one, in the order of the answer; errors last."""
+    about = functools.partial(Finding, order=file.order, file=printable(file.path), saved=printable(saved))
     if result.error is not None or result.results is None:
-        yield Finding(order=order, file=file, error=result.error or "the server gave no results", saved=str(saved))
-        return
+        return [about(error=result.error or "the server gave no results")]
+    # The server calls a file that is no archive by its name as it went over the wire.
+    itself = (file.path.name, quote_name(file.path.name))
+    found: list[Finding] = []
     for prediction in result.results.predictions:
-        inside = prediction.file if prediction.file != Path(file).name else None
         for model in MODEL_NAMES:
-            found = getattr(prediction.models, model)
-            if not found:
+            measured = getattr(prediction.models, model)
+            if not measured:
                 continue
-            rows = [row for group in found.grouped_predictions for row in group.predictions]
-            yield Finding(
-                order=order,
-                file=file,
-                inside=inside,
-                model=model,
-                predictions=len(rows),
-                strongest=strongest(row.emotions for row in rows),
-                saved=str(saved),
+            rows = [row for group in measured.grouped_predictions for row in group.predictions]
+            found.append(
+                about(
+                    inside=None if prediction.file in itself else prediction.file,
+                    model=model,
+                    predictions=len(rows),
+                    strongest=strongest(row.emotions for row in rows),
+                )
             )
-    for error in result.results.errors:
-        inside = error.file if error.file != Path(file).name else None
-        yield Finding(order=order, file=file, inside=inside, model=error.model, error=error.message, saved=str(saved))
+    found += [
+        about(inside=None if error.file in itself else error.file, model=error.model, error=error.message)
+        for error in result.results.errors
+    ]
+    return found or [about(error="the server found nothing in it to measure, and no error either: an empty archive?")]
 
 
 def strongest(rows: Iterable[list[Score]]) -> list[tuple[str, float]]:
@@ -82,9 +95,10 @@ def summary(found: Iterable[Finding], *, named: bool) -> Summary:
     Where the caller `named` the models, one of them missing fails the file. Where all models run
     because none was named, a model that this server has no weights for does not.
     """
-    files: defaultdict[str, list[bool]] = defaultdict(list)
+    # By number: two names may look the same once what cannot be shown is replaced.
+    files: defaultdict[int, list[bool]] = defaultdict(list)
     for finding in found:
-        files[finding.file].append(finding.error is None)
+        files[finding.order].append(finding.error is None)
     whole = sum(all(outcomes) for outcomes in files.values())
     partly = 0 if named else sum(any(outcomes) and not all(outcomes) for outcomes in files.values())
     return Summary(whole=whole, partly=partly, failed=len(files) - whole - partly)

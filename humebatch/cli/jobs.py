@@ -16,7 +16,7 @@ from ..errors import HumebatchError, JobFailed
 from ..jobs import JobDetails, Submission
 from .media import find_files
 from .options import ApiKey, AsJson, BaseUrl, JobIds, ModelsText, models_from, remote
-from .output import emit, exit_code, talk, worst
+from .output import emit, exit_code, say, worst
 
 __all__ = ["artifacts", "list_jobs", "predictions", "status", "submit", "wait"]
 
@@ -144,7 +144,7 @@ async def predictions(job_id: OneJob, out: Out = None, base_url: BaseUrl = None,
         job = client.job(job_id)
         if out is not None:
             size = await job.save_predictions(out)
-            talk.print(f"{out}: {size:,} bytes", markup=False)
+            say(f"{out}: {size:,} bytes")
             return
         # By way of a file: what reaches stdout is whole or nothing.
         with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
@@ -161,9 +161,9 @@ async def artifacts(job_id: OneJob, out: Out = None, base_url: BaseUrl = None, a
     async with remote(base_url, api_key) as client:
         target = out or Path(f"{job_id}.zip")
         size = await client.job(job_id).save_artifacts(target)
-    talk.print(f"{target}: {size:,} bytes", markup=False)
+    say(f"{target}: {size:,} bytes")
 
 
 def _complain(error: HumebatchError) -> int:
-    talk.print(f"humebatch: {error}", markup=False, soft_wrap=True)
+    say(f"humebatch: {error}")
     return exit_code(error)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+import msgspec.inspect
 import typer
 
 from .. import jobs
@@ -41,22 +42,37 @@ def models_from(text: str | None) -> jobs.Models | None:
         return None
     if text.lstrip().startswith("{"):
         try:
-            names: list[str] = list(msgspec.json.decode(text, type=dict[str, msgspec.Raw]))
+            given = msgspec.json.decode(text, type=dict[str, Any])
             models = msgspec.json.decode(text, type=jobs.Models)
         except ValueError as error:
             raise ConfigError(f"--models: {error}", field="models") from None
     else:
-        names = [name.strip() for name in text.split(",") if name.strip()]
-        models = msgspec.convert({name: {} for name in names}, jobs.Models)
-    for name in names:
+        given = {name.strip(): {} for name in text.split(",") if name.strip()}
+        models = msgspec.convert(given, jobs.Models)
+    for name in given:
         if name not in jobs.MODEL_NAMES:
             raise ConfigError(
                 f"--models: no model is called {name!r}; there are {', '.join(jobs.MODEL_NAMES)}", field="models"
             )
-    if not names:
+    if not given:
         raise ConfigError("--models: names no model", field="models")
+    # The decoder passes over what it does not know, and a misspelled option would measure something else.
+    _refuse_unknown(given, msgspec.inspect.type_info(jobs.Models), "models")
     jobs.Submission(text=["-"], models=models)  # its values are checked now, before a server is started for them
     return models
+
+
+def _refuse_unknown(value: object, kind: msgspec.inspect.Type, path: str) -> None:
+    """Raise `ConfigError` for a key, at any depth, that the struct in its place has no field for."""
+    options = kind.types if isinstance(kind, msgspec.inspect.UnionType) else (kind,)
+    for struct in options:
+        if isinstance(struct, msgspec.inspect.StructType) and isinstance(value, dict):
+            known = {field.encode_name: field.type for field in struct.fields}
+            for name, inner in value.items():
+                if name not in known:
+                    there_are = f"there are {', '.join(known)}" if known else "it has no options"
+                    raise ConfigError(f"--models: {path} has no {name!r}; {there_are}", field=f"{path}.{name}")
+                _refuse_unknown(inner, known[name], f"{path}.{name}")
 
 
 def remote(base_url: str | None, api_key: str | None) -> BatchClient:

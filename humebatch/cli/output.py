@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
+import logging
 import os
 import sys
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any
 
 import msgspec
@@ -14,13 +14,14 @@ import typer
 from rich.console import Console
 
 from .. import errors
+from . import interrupt
 
-__all__ = ["command", "emit", "exit_code", "guarded", "talk", "worst"]
+__all__ = ["command", "emit", "exit_code", "guarded", "printable", "say", "talk", "worst"]
 
-talk = Console(stderr=True, highlight=False)
+# emoji: names are shown as they are, ":smile:.txt" too.
+talk = Console(stderr=True, highlight=False, emoji=False)
 """Progress, tables for people and error messages go here."""
 
-INTERRUPTED = 130
 _TEMPORARY = (
     errors.TransportError,
     errors.RateLimited,
@@ -28,6 +29,16 @@ _TEMPORARY = (
     errors.StorageFull,
     errors.WaitTimeout,
 )
+
+
+def say(sentence: str) -> None:
+    """A sentence for people, as it stands: no markup in it, and never broken at the 80 columns of no terminal."""
+    talk.print(printable(sentence), markup=False, soft_wrap=True)
+
+
+def printable(text: str | os.PathLike[str]) -> str:
+    """Text as valid Unicode: a file name may hold bytes that are none, which JSON and terminals refuse."""
+    return os.fspath(text).encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def exit_code(error: BaseException) -> int:
@@ -61,30 +72,49 @@ def command(function: Callable[..., Coroutine[Any, Any, int | None]]) -> Callabl
 
     @functools.wraps(function)
     def run(*args: Any, **kwargs: Any) -> None:
-        try:
-            code = asyncio.run(function(*args, **kwargs))
-        except KeyboardInterrupt:
-            talk.print("interrupted")
-            code = INTERRUPTED
-        raise typer.Exit(code or 0)
+        raise typer.Exit(interrupt.run(lambda: function(*args, **kwargs)))
 
     return run
 
 
+class _Said(logging.Handler):
+    def emit(self, record: logging.LogRecord) -> None:
+        say(f"humebatch: {record.getMessage()}")
+
+
+def _show_retries() -> None:
+    # A client that waits and tries again logs that and nothing else at this level; without it a command is
+    # silent for as long as its server is away.
+    log = logging.getLogger("humebatch.transport")
+    log.handlers, log.propagate = [_Said()], False
+    log.setLevel(logging.INFO)
+
+
 def guarded(app: typer.Typer) -> int:
     """Run the application; every error of ours is one line on stderr and an exit code, never a traceback."""
+    _show_retries()
     try:
         app()
     except SystemExit as done:
         return done.code if isinstance(done.code, int) else 0
-    except errors.HumebatchError as error:
-        talk.print(f"humebatch: {error}", markup=False, soft_wrap=True)
+    except Exception as caught:
+        known = [error for error in _leaves(caught) if isinstance(error, (errors.HumebatchError, OSError))]
+        if not known:
+            raise
+        error = known[0]
+        if isinstance(error, BrokenPipeError):
+            # The reader of our stdout went away; Python would complain once more when it flushes at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        else:
+            say(f"humebatch: {error}")
         return exit_code(error)
-    except BrokenPipeError:
-        # The reader of our stdout went away; Python would complain once more when it flushes at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        talk.print(f"humebatch: {error}", markup=False, soft_wrap=True)
-        return 1
     return 0
+
+
+def _leaves(error: BaseException) -> Iterator[BaseException]:
+    """What a task group wrapped, or the error itself."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from _leaves(inner)
+    else:
+        yield error

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Annotated
 
@@ -20,19 +21,21 @@ from rich.table import Table
 
 from .. import local
 from .._client.batch import BatchClient, Job
+from .._transport.files import save_atomically
+from .._wire import codec
 from ..config import base_url_from
-from ..errors import AuthError, ConfigError, HumebatchError, SourceError
+from ..errors import AuthError, ConfigError, DecodeError, HumebatchError, SourceError
 from ..jobs import MAX_ITEMS, JobDetails, Models, Submission
-from ..predictions import SourceResult
-from .findings import Finding, findings, summary
+from .findings import Finding, failure, findings, summary
 from .media import FoundFile, find_files
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
-from .output import emit, exit_code, talk, worst
+from .output import emit, exit_code, printable, say, talk, worst
 
 __all__ = ["run"]
 
 # Jobs in flight at once; each holds up to 100 files.
 _JOBS = 4
+_sources = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 async def run(
@@ -50,15 +53,22 @@ async def run(
     Without a base URL (option or HUMEBATCH_BASE_URL) a server is started for as long as this takes.
     """
     wanted = models_from(models)
-    files = await anyio.to_thread.run_sync(find_files, paths)
+    if api_key is not None and base_url_from(base_url) is None:
+        raise ConfigError(
+            "--api-key goes with --base-url: a server that is started for this run has a key of its own",
+            field="api_key",
+        )
+    files = await anyio.to_thread.run_sync(lambda: find_files(paths, out=out))
+    # Before anything is measured for nothing.
+    await anyio.to_thread.run_sync(_make, out)
+    groups = _groups(files)
+    batch: _Run | None = None
     with _progress() as progress:
-        async with _client(base_url, api_key, progress) as client:
-            async with anyio.create_task_group() as group:
-                batch = _Run(client, wanted, out, progress, group.cancel_scope)
-                slots = anyio.CapacityLimiter(_JOBS)
-                for start in range(0, len(files), MAX_ITEMS):
-                    await slots.acquire_on_behalf_of(start)
-                    group.start_soon(batch.one, files[start : start + MAX_ITEMS], slots, start)
+        async with _client(base_url, api_key, progress) as client, anyio.create_task_group() as group:
+            batch = _Run(client, wanted, out, progress, group.cancel_scope)
+            for _ in range(_JOBS):
+                group.start_soon(batch.work, groups)
+    assert batch is not None  # a cancelled block does not get here
     if batch.fatal is not None:
         raise batch.fatal
     found = sorted(batch.found, key=lambda one: one.order)
@@ -66,10 +76,30 @@ async def run(
         for finding in found:
             emit(finding)
     else:
-        _table(found, out)
+        _table(found)
+        if batch.saved:
+            say(f"Predictions, one file each, below {out}:")
+        for _, path in sorted(batch.saved.items()):
+            # As bytes: what reads this opens the files, whatever their names are made of.
+            typer.echo(os.fsencode(path))
     count = summary(found, named=wanted is not None)
-    talk.print(f"{len(files)} files: {count.whole} measured, {count.partly} in part, {count.failed} not", markup=False)
+    say(f"{len(files)} files: {count.whole} measured, {count.partly} in part, {count.failed} not")
     return worst([*batch.codes, *([1] if count.failed else [])])
+
+
+def _make(out: Path) -> None:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=out):
+            pass
+    except OSError as error:
+        raise ConfigError(f"--out: cannot write to {out}: {error.strerror}", field="out") from error
+
+
+def _groups(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
+    rest = iter(files)
+    while group := list(islice(rest, MAX_ITEMS)):
+        yield group
 
 
 @contextlib.asynccontextmanager
@@ -99,7 +129,7 @@ def _progress() -> Progress:
 
 
 class _Run:
-    """The jobs of one `humebatch run`, and what came of them."""
+    """The jobs of one `humebatch run`, and what came of them. `saved`: number of a file to its predictions."""
 
     def __init__(
         self, client: BatchClient, models: Models | None, out: Path, progress: Progress, scope: anyio.CancelScope
@@ -111,74 +141,92 @@ class _Run:
         self._scope = scope
         self.fatal: HumebatchError | None = None
         self.found: list[Finding] = []
+        self.saved: dict[int, Path] = {}
         self.codes: list[int] = []
 
-    async def one(self, files: list[FoundFile], slots: anyio.CapacityLimiter, start: int) -> None:
-        """Send one group of files and take in its results. `start` is the number of its first file."""
-        label = f"{files[0].path.name}" + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-        try:
-            await self._measure(files, label, start)
-        except SourceError as error:
-            self._failed([file for file in files if str(file.path) == error.path] or files, error, start)
-            rest = [file for file in files if str(file.path) != error.path]
-            if rest and len(rest) < len(files):
-                await self.one(rest, slots, start)
-                return
-        except HumebatchError as error:
-            self._failed(files, error, start)
-        finally:
-            with contextlib.suppress(RuntimeError):
-                slots.release_on_behalf_of(start)
+    async def work(self, groups: Iterator[list[FoundFile]]) -> None:
+        """Take groups of files, one after the other, from what several workers share."""
+        for group in groups:
+            await self._group(group)
 
-    def _failed(self, files: list[FoundFile], error: HumebatchError, start: int) -> None:
+    async def _group(self, files: list[FoundFile]) -> None:
+        """Measure files as one job; one that cannot be sent is left out and the others go without it."""
+        left = files
+        while left:
+            try:
+                await self._measure(left)
+                return
+            except SourceError as error:
+                bad = [file for file in left if str(file.path) == error.path] or left
+                self._failed(bad, error)
+                left = [file for file in left if file not in bad]
+            except (HumebatchError, OSError) as error:
+                self._failed(left, error)
+                return
+
+    def _failed(self, files: Sequence[FoundFile], error: HumebatchError | OSError) -> None:
         if isinstance(error, (AuthError, ConfigError)):
             # A wrong key is wrong for every file, and so is a wrong option.
             self.fatal = error
             self._scope.cancel()
         self.codes.append(1 if isinstance(error, SourceError) else exit_code(error))
-        for number, file in enumerate(files):
-            self.found.append(Finding(order=start + number, file=str(file.path), error=str(error)))
+        self.found += [failure(file, error) for file in files]
 
-    async def _measure(self, files: list[FoundFile], label: str, start: int) -> None:
-        task = self._progress.add_task(f"sending {label}", total=sum(file.path.stat().st_size for file in files))
-        submission = Submission(files=[file.path for file in files], models=self._models)
-        job = await self._client.submit(submission, progress=lambda sent: self._progress.advance(task, sent))
-        talk.print(f"job {job.id}: {label}", markup=False)
+    async def _measure(self, files: list[FoundFile]) -> None:
+        label = files[0].path.name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
+        label = printable(label)
+        total = await anyio.to_thread.run_sync(lambda: sum(_size(file.path) for file in files))
+        task = self._progress.add_task(f"sending {label}", total=total)
 
         def show(details: JobDetails) -> None:
             self._progress.update(task, description=f"{details.state.status} {label}")
 
         try:
+            submission = Submission(files=[file.path for file in files], models=self._models)
+            job = await self._client.submit(submission, progress=lambda sent: self._progress.advance(task, sent))
+            say(f"job {job.id}: {label}")
             await job.wait(on_state=show)
-            results = await self._save(job, files)
+            sources = await self._fetch(job)
         finally:
             self._progress.remove_task(task)
-        for number, (file, (result, saved)) in enumerate(zip(files, results, strict=True)):
-            self.found += findings(start + number, str(file.path), result, saved)
+        if len(sources) != len(files):
+            raise DecodeError(f"the server answered for {len(sources)} sources, {len(files)} files were sent")
+        for file, raw in zip(files, sources, strict=True):
+            try:
+                await self._take(file, bytes(raw))
+            except (HumebatchError, OSError) as error:
+                self._failed([file], error)
 
-    async def _save(self, job: Job, files: list[FoundFile]) -> list[tuple[SourceResult, Path]]:
-        await anyio.to_thread.run_sync(lambda: self._out.mkdir(parents=True, exist_ok=True))
-        with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
+    async def _fetch(self, job: Job) -> list[msgspec.Raw]:
+        # Below --out and nowhere else: what a killed run leaves behind must not lie in a folder of all users.
+        async with anyio.TemporaryDirectory(prefix=".humebatch-", dir=str(self._out)) as folder:
             whole = Path(folder, "predictions.json")
             await job.save_predictions(whole)
-            return await anyio.to_thread.run_sync(lambda: list(_split(whole, files, self._out)))
+            return await anyio.to_thread.run_sync(lambda: codec.decode(_sources, whole.read_bytes(), "predictions"))
+
+    async def _take(self, file: FoundFile, raw: bytes) -> None:
+        """Save one source's part of the answer, byte for byte as the server wrote it, at the file's own place."""
+        data = b"[" + raw + b"]"
+        (result,) = codec.decode_predictions(data)
+        target = self._out / file.place / "predictions.json"
+        await anyio.to_thread.run_sync(lambda: target.parent.mkdir(parents=True, exist_ok=True))
+        await save_atomically(target, _once(data))
+        self.saved[file.order] = target
+        self.found += findings(file, result, target)
 
 
-def _split(whole: Path, files: list[FoundFile], out: Path) -> Iterator[tuple[SourceResult, Path]]:
-    """Each source's part of the answer, byte for byte as the server wrote it, to the file's own place."""
-    sources = msgspec.json.decode(whole.read_bytes(), type=list[msgspec.Raw])
-    if len(sources) != len(files):
-        raise HumebatchError(f"the server answered for {len(sources)} sources, {len(files)} files were sent")
-    for file, raw in zip(files, sources, strict=True):
-        target = out / file.place / "predictions.json"
-        target.parent.mkdir(parents=True, exist_ok=True)
-        draft = target.with_name(".predictions.json.part")
-        draft.write_bytes(b"[" + bytes(raw) + b"]")
-        os.replace(draft, target)
-        yield msgspec.json.decode(raw, type=SourceResult), target
+async def _once(data: bytes) -> AsyncIterator[bytes]:
+    yield data
 
 
-def _table(found: list[Finding], out: Path) -> None:
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:  # sending it will say so
+        return 0
+
+
+def _table(found: list[Finding]) -> None:
     table = Table(box=SIMPLE_HEAD)
     for heading in ("file", "model", "found", "strongest (highest score of any prediction)"):
         table.add_column(heading, overflow="fold")
@@ -188,8 +236,5 @@ def _table(found: list[Finding], out: Path) -> None:
             table.add_row(file, finding.model or "", "[red]–[/red]", escape(finding.error))
         else:
             strongest = ", ".join(f"{name} {score:.2f}" for name, score in finding.strongest if score >= 0.01)
-            table.add_row(file, finding.model or "", str(finding.predictions), strongest)
+            table.add_row(file, finding.model or "", str(finding.predictions), escape(strongest))
     talk.print(table)
-    talk.print(f"Predictions, one file each, below {out}:", markup=False)
-    for path in dict.fromkeys(finding.saved for finding in found if finding.saved):
-        typer.echo(path)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from enum import StrEnum
 from pathlib import Path
@@ -11,8 +12,9 @@ from typing import Annotated
 import typer
 
 from .. import server
-from ..config import API_KEY_VARIABLE, api_key_from
-from .output import talk
+from ..config import API_KEY_VARIABLE, Secret, api_key_from
+from ..server.serving import CALLBACK_SECRET_VARIABLE
+from .output import say
 
 __all__ = ["serve"]
 
@@ -40,12 +42,40 @@ async def serve(
     measure: Annotated[
         _Measure, typer.Option("--measure", help="local: open models. fixed: made-up scores, for tests.")
     ] = _Measure.local,
+    callback_secret: Annotated[
+        str | None,
+        typer.Option(
+            "--callback-secret",
+            metavar="SECRET",
+            help=f"Signs the callbacks (whsec_…). Default: {CALLBACK_SECRET_VARIABLE}, which other users of this "
+            "machine cannot read in the list of processes. Without one they are not signed.",
+        ),
+    ] = None,
+    callback_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--callback-allow",
+            metavar="HOST",
+            help="A host, address or CIDR range that callbacks may go to although it is not public; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
-    """Run the server. The first line on stdout is its base URL. Ctrl-C or SIGTERM stops it."""
+    """Run the server. The first line on stdout is its base URL. Ctrl-C or SIGTERM stops it, with exit code 0."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
     # Through the same check as a client's key: a key with a stray newline would never match.
     given: list[str | None] = [*api_key] if api_key else [None]
     keys = [key for one in given if (key := api_key_from(one))]
     if not keys:
-        talk.print(f"no API key: everybody on this machine may use this server (--api-key or {API_KEY_VARIABLE})")
-    await server.serve(data, host=host, port=port, api_keys=[key.reveal() for key in keys], measure=measure.value)
+        say(f"no API key: everybody on this machine may use this server (--api-key or {API_KEY_VARIABLE})")
+    # Out of the environment in any case: the measuring processes inherit it.
+    from_environment = os.environ.pop(CALLBACK_SECRET_VARIABLE, "")
+    secret = callback_secret or from_environment
+    await server.serve(
+        data,
+        host=host,
+        port=port,
+        api_keys=[key.reveal() for key in keys],
+        measure=measure.value,
+        callback_secret=Secret(secret) if secret else None,
+        callback_allow=callback_allow or (),
+    )

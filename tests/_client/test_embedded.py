@@ -206,3 +206,52 @@ async def test_a_folder_in_use_is_said(tmp_path: Path) -> None:
         with pytest.raises(hb.ConnectFailed, match="did not start"):
             async with embedded_server(data=data, measure="fixed"):
                 pass
+
+
+async def test_the_child_has_longer_to_stop_than_it_takes() -> None:
+    from humebatch._client import embedded
+    from humebatch.server import serving
+
+    assert embedded._STOP_LIMIT > serving._DRAIN + 5
+
+
+@linux
+async def test_the_child_removes_its_folder_when_its_parent_is_killed(own_temporary_folder: Path) -> None:
+    script = textwrap.dedent(
+        """
+        import asyncio
+        import humebatch as hb
+
+        async def main():
+            async with hb.local.client(measure="fixed") as client:
+                await client.submit(hb.Submission(text=["somebody's words"]))
+                print("submitted", flush=True)
+                await asyncio.sleep(600)
+
+        asyncio.run(main())
+        """
+    )
+    parent = await asyncio.create_subprocess_exec(sys.executable, "-c", script, stdout=asyncio.subprocess.PIPE)
+    assert parent.stdout is not None
+    await parent.stdout.readline()
+    assert os.listdir(own_temporary_folder)
+    parent.kill()
+    await parent.communicate()
+    with anyio.fail_after(30):
+        while os.listdir(own_temporary_folder):
+            await anyio.sleep(0.02)
+
+
+@linux
+async def test_the_folder_goes_although_the_child_is_killed(own_temporary_folder: Path) -> None:
+    async with embedded_server(measure="fixed"):
+        (pid,) = servers()
+        os.kill(pid, signal.SIGKILL)
+    assert os.listdir(own_temporary_folder) == []
+
+
+async def test_no_room_for_the_folder(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "nowhere"))
+    with pytest.raises(hb.ConnectFailed, match="did not start"):
+        async with embedded_server(measure="fixed"):
+            pass

@@ -16,6 +16,7 @@ async def test_totals_of_a_run(client: hb.BatchClient, tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     path.write_bytes(b"RIFF0000WAVEfmt " + bytes(2_000_000))
     seen: list[hb.Progress] = []
+    last: hb.Progress | None = None
 
     async def read() -> None:
         async with client.progress() as updates:
@@ -32,6 +33,7 @@ async def test_totals_of_a_run(client: hb.BatchClient, tmp_path: Path) -> None:
         async with client.progress() as updates:
             last = await anext(updates)
         group.cancel_scope.cancel()
+    assert last is not None
     assert (last.files_planned, last.files_sent, last.bytes_planned) == (6, 6, 6 * path.stat().st_size)
     assert last.bytes_planned < last.bytes_sent == client.stats.bytes_sent
     assert last.jobs == {"COMPLETED": 2, "QUEUED": 1}

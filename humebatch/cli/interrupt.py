@@ -1,0 +1,82 @@
+"""SIGINT, SIGTERM and SIGHUP end a command in good order: what it started is stopped, what it left lying is removed.
+
+Imports nothing heavy: it must be in place while the rest of the command line is still being imported.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Coroutine, Iterator
+from types import FrameType
+from typing import Any
+
+__all__ = ["Interrupted", "interruptible", "run"]
+
+_SIGNALS = tuple(
+    signal.Signals(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
+)
+
+
+class Interrupted(BaseException):  # not a KeyboardInterrupt, which click would turn into "Aborted!" and exit code 1
+    """A signal told the command to end. `code`: what it ends with, 128 + the number of the signal."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.code = 128 + number
+
+
+def _interrupted(number: int, _frame: FrameType | None) -> None:
+    raise Interrupted(number)
+
+
+@contextlib.contextmanager
+def interruptible() -> Iterator[None]:
+    """Within the block the signals raise `Interrupted`. One that is ignored stays ignored (nohup, background jobs)."""
+    before: dict[signal.Signals, Any] = {}
+    if threading.current_thread() is threading.main_thread():  # only there may handlers be set
+        before = {number: signal.getsignal(number) for number in _SIGNALS}
+    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+    for number in ours:
+        signal.signal(number, _interrupted)
+    try:
+        yield
+    finally:
+        for number in ours:
+            signal.signal(number, before[number])
+
+
+def run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
+    """`asyncio.run`, in which the first signal cancels the coroutine, so that it can clean up, and the second insists.
+
+    Raises `Interrupted` when that ended it.
+    """
+    import asyncio
+
+    ours = [number for number in _SIGNALS if signal.getsignal(number) is _interrupted]
+    received: list[int] = []
+
+    async def main() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+
+        def stop(number: int) -> None:
+            received.append(number)
+            if len(received) > 1:
+                raise KeyboardInterrupt  # the one exception, with SystemExit, that a callback may end a loop with
+            task.cancel()
+
+        for number in ours:
+            asyncio.get_running_loop().add_signal_handler(number, stop, number)
+        return await function() or 0
+
+    try:
+        return asyncio.run(main())
+    except BaseException:
+        if received:  # whatever it was, it is how the command broke off
+            raise Interrupted(received[0]) from None
+        raise
+    finally:
+        for number in ours:  # the loop put back Python's own
+            signal.signal(number, _interrupted)
