@@ -27,8 +27,9 @@ MAKE = [line for kind, text in BLOCKS if kind == "bash" for line in text.splitli
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """The files that the README's examples speak of."""
-    (photo,) = carried.fetch_all([MEDIA["astronaut.png"]]).values()
-    shutil.copy(photo, tmp_path)
+    # The model file too: on a new machine nobody may have run `make demo` before the tests.
+    found = carried.fetch_all([*carried.TABLE.values(), MEDIA["astronaut.png"]])
+    shutil.copy(found["astronaut.png"], tmp_path)
     (tmp_path / "letter.txt").write_text("I miss you every single day. Thank you for the photographs!\n")
     return tmp_path
 
