@@ -172,7 +172,7 @@ class BatchClient:
                 progress(count)
 
         async with transport.submissions.places:
-            files = await plan_uploads(submission.files)
+            files = await plan_uploads(submission.files, held=self._limits.piece)
             board.begun([file.content for file in files])
             try:
                 reply = await transport.send(wire.submit_request(submission, files), progress=sent)

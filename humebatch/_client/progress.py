@@ -43,7 +43,7 @@ class Board:
         self._bytes_sent = self._bytes_planned = self._files_sent = self._files_planned = 0
         self._jobs: Counter[str] = Counter()
         self._open: dict[str, str] = {}
-        self._changed = anyio.Event()
+        self._changed: anyio.Event | None = None
 
     def snapshot(self) -> Progress:
         """The totals as they are."""
@@ -95,8 +95,10 @@ class Board:
         self._tell()
 
     def _tell(self) -> None:
-        changed, self._changed = self._changed, anyio.Event()
-        changed.set()
+        # Told of every piece that is sent, so without a reader it costs nothing.
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
 
     @contextlib.asynccontextmanager
     async def follow(self) -> AsyncIterator[AsyncIterator[Progress]]:
@@ -104,7 +106,7 @@ class Board:
 
         async def snapshots() -> AsyncIterator[Progress]:
             while True:
-                changed = self._changed
+                changed = self._changed = self._changed or anyio.Event()
                 yield self.snapshot()
                 await changed.wait()
 

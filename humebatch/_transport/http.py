@@ -37,6 +37,7 @@ from ..errors import (
 from .clock import Clock, SystemClock
 from .files import save_atomically
 from .lanes import Lane
+from .reading import keep_freed_blocks
 from .upload import Progress, Upload
 
 __all__ = ["Stats", "Transport"]
@@ -94,6 +95,7 @@ class Transport:
         self._files = anyio.CapacityLimiter(limits.open_files)
 
     async def __aenter__(self) -> Self:
+        keep_freed_blocks(self.limits.piece)
         self._reading = self._session(keep=_KEPT)
         # A connection that idled may just be closed by the server, and a submission that dies on it cannot be told
         # from an accepted one. Servers keep connections for 5 s and more, so one that was used a moment ago is safe.

@@ -7,24 +7,53 @@ import mimetypes
 import os
 import stat
 from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import anyio.to_thread
+from msgspec import structs
 
 from .._wire.message import BodyPart, FilePart, StreamPart
 from .._wire.multipart import FileUpload
 from ..errors import ConfigError, SourceError
 from ..sources import Bundle, FileLike, FileSource
-from .reading import reason
+from .reading import changed, reason
 
 __all__ = ["plan_uploads"]
 
 _CHUNK = 256 * 1024
 
 
-async def plan_uploads(files: Sequence[FileLike]) -> list[FileUpload]:
-    """What is needed to send each file. Raises `SourceError` for the first that cannot be sent."""
-    return await anyio.to_thread.run_sync(lambda: [_plan(file) for file in files])
+async def plan_uploads(files: Sequence[FileLike], *, held: int) -> list[FileUpload]:
+    """What is needed to send each file. Raises `SourceError` for the first that cannot be sent.
+
+    Files that are together not larger than `held` bytes are read here, in the same visit to a thread: for small
+    files another visit to open and read them costs more than all the rest.
+    """
+    return await anyio.to_thread.run_sync(_plan_all, files, held)
+
+
+def _plan_all(files: Sequence[FileLike], held: int) -> list[FileUpload]:
+    uploads = [_plan(file) for file in files]
+    if sum(one.content.size for one in uploads if _on_disk(one.content)) > held:
+        return uploads
+    return [structs.replace(one, content=_read(one.content)) if _on_disk(one.content) else one for one in uploads]
+
+
+def _on_disk(part: BodyPart) -> TypeGuard[FilePart]:
+    # A file that the caller has open is read from where it stands, which may be no place of any path.
+    return isinstance(part, FilePart) and part.descriptor is None
+
+
+def _read(part: FilePart) -> bytes:
+    try:
+        with open(part.path, "rb", buffering=0) as file:
+            data = file.read(part.size)
+            facts = os.fstat(file.fileno())
+    except OSError as error:
+        raise SourceError(f"{part.path}: {reason(error)}", path=part.path) from error
+    if len(data) != part.size or (facts.st_size, facts.st_mtime_ns) != (part.size, part.mtime_ns):
+        raise changed(part)
+    return data
 
 
 def _plan(file: Any) -> FileUpload:
@@ -148,6 +177,4 @@ def _unchanged(planned: dict[str, FilePart]) -> None:
     for part in planned.values():
         facts = os.stat(part.path)
         if (facts.st_size, facts.st_mtime_ns) != (part.size, part.mtime_ns):
-            raise SourceError(
-                f"{part.path}: the file changed while it was being sent; nothing was submitted", path=part.path
-            )
+            raise changed(part)

@@ -18,7 +18,7 @@ from aiohttp.abc import AbstractStreamWriter
 from .._wire.message import BodyPlan, FilePart, StreamPart
 from .._wire.pacing import Phase
 from ..errors import RequestTimeout, SourceError
-from .reading import OpenPart
+from .reading import OpenPart, changed
 
 __all__ = ["Progress", "Upload"]
 
@@ -28,7 +28,7 @@ Progress = Callable[[int], None]
 # Below this, setting up a sendfile costs more than the copy that it saves.
 _SENDFILE_FROM = 1024 * 1024
 # What one sendfile call sends follows the speed of the line, so that a slow one still shows progress.
-_SMALLEST, _LARGEST = 64 * 1024, 4 * 1024 * 1024
+_SMALLEST, _LARGEST = 64 * 1024, 16 * 1024 * 1024
 _TOO_QUICK, _TOO_SLOW = 0.02, 0.5
 _TURNS = 6
 
@@ -72,7 +72,7 @@ class Upload(aiohttp.Payload):
                     # Set before the last part leaves: from here on the server may have the whole request.
                     self.phase = "sent"
                 if isinstance(part, bytes):
-                    await self._push(writer, part)
+                    await self._bytes(writer, part)
                 elif isinstance(part, FilePart):
                     await self._file(writer, part)
                 else:
@@ -88,6 +88,12 @@ class Upload(aiohttp.Payload):
         """Wait until nothing more is sent and the file is closed; aiohttp stops a body, but does not wait for it."""
         with anyio.CancelScope(shield=True):
             await self._ended.wait()
+
+    async def _bytes(self, writer: AbstractStreamWriter, part: bytes) -> None:
+        # What the socket does not take at once is copied, so a large one goes in pieces as well.
+        whole = memoryview(part)
+        for start in range(0, len(part), self._piece):
+            await self._push(writer, whole[start : start + self._piece])
 
     async def _file(self, writer: AbstractStreamWriter, part: FilePart) -> None:
         async with self._files, OpenPart(part) as opened:
@@ -116,7 +122,7 @@ class Upload(aiohttp.Payload):
         except (NotImplementedError, asyncio.SendfileNotAvailableError):
             return False
         if not count:
-            raise opened.changed()
+            raise changed(opened.part)
         opened.offset += count
         took = loop.time() - began
         if took < _TOO_QUICK:
@@ -163,7 +169,7 @@ class Upload(aiohttp.Payload):
             self._any_stream_bytes = self._any_stream_bytes or bool(data)
             yield data
 
-    async def _push(self, writer: AbstractStreamWriter, data: bytes | bytearray) -> None:
+    async def _push(self, writer: AbstractStreamWriter, data: bytes | bytearray | memoryview) -> None:
         await self._within_stall(writer.write(data))
         self._count(len(data))
 

@@ -56,9 +56,6 @@ def form_data(json: bytes | None, files: Sequence[FileUpload], *, boundary: str 
             f'Content-Disposition: form-data; name="file"; filename="{quote_name(file.filename)}"\r\n'
             f"Content-Type: {file.content_type}\r\n\r\n"
         ).encode()
-        if isinstance(file.content, bytes):
-            text += file.content + b"\r\n"
-            continue
         parts += [text, file.content]
         text = b"\r\n"
     parts.append(text + f"--{mark}--\r\n".encode())
