@@ -16,7 +16,6 @@ import msgspec
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
-from rich.progress import BarColumn, DownloadColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from .. import local
@@ -25,11 +24,12 @@ from .._transport.files import save_atomically
 from .._wire import codec
 from ..config import base_url_from
 from ..errors import AuthError, ConfigError, DecodeError, HumebatchError, SourceError
-from ..jobs import MAX_ITEMS, JobDetails, Models, Submission
+from ..jobs import MAX_ITEMS, Models, Submission
+from .drawing import drawn, spinning
 from .findings import Finding, failure, findings, summary
 from .media import FoundFile, find_files
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
-from .output import emit, exit_code, printable, say, talk, worst
+from .output import emit, exit_code, say, talk, worst
 
 __all__ = ["run"]
 
@@ -63,11 +63,10 @@ async def run(
     await anyio.to_thread.run_sync(_make, out)
     groups = _groups(files)
     batch: _Run | None = None
-    with _progress() as progress:
-        async with _client(base_url, api_key, progress) as client, anyio.create_task_group() as group:
-            batch = _Run(client, wanted, out, progress, group.cancel_scope)
-            for _ in range(_JOBS):
-                group.start_soon(batch.work, groups)
+    async with _client(base_url, api_key) as client, drawn(client), anyio.create_task_group() as group:
+        batch = _Run(client, wanted, out, group.cancel_scope)
+        for _ in range(_JOBS):
+            group.start_soon(batch.work, groups)
     assert batch is not None  # a cancelled block does not get here
     if batch.fatal is not None:
         raise batch.fatal
@@ -103,41 +102,24 @@ def _groups(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
 
 
 @contextlib.asynccontextmanager
-async def _client(base_url: str | None, api_key: str | None, progress: Progress) -> AsyncIterator[BatchClient]:
+async def _client(base_url: str | None, api_key: str | None) -> AsyncIterator[BatchClient]:
     if base_url_from(base_url) is not None:
         async with BatchClient(base_url=base_url, api_key=api_key) as client:
             yield client
         return
-    task = progress.add_task("starting a server of our own", total=None)
-    async with local.client() as client:
-        progress.remove_task(task)
+    async with contextlib.AsyncExitStack() as stack:
+        with spinning("starting a server of our own"):
+            client = await stack.enter_async_context(local.client())
         yield client
-
-
-def _progress() -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=24),
-        DownloadColumn(),
-        TimeElapsedColumn(),
-        console=talk,
-        # Lines that move make no sense in a log file.
-        disable=not talk.is_terminal,
-        transient=True,
-    )
 
 
 class _Run:
     """The jobs of one `humebatch run`, and what came of them. `saved`: number of a file to its predictions."""
 
-    def __init__(
-        self, client: BatchClient, models: Models | None, out: Path, progress: Progress, scope: anyio.CancelScope
-    ) -> None:
+    def __init__(self, client: BatchClient, models: Models | None, out: Path, scope: anyio.CancelScope) -> None:
         self._client = client
         self._models = models
         self._out = out
-        self._progress = progress
         self._scope = scope
         self.fatal: HumebatchError | None = None
         self.found: list[Finding] = []
@@ -174,21 +156,10 @@ class _Run:
 
     async def _measure(self, files: list[FoundFile]) -> None:
         label = files[0].path.name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-        label = printable(label)
-        total = await anyio.to_thread.run_sync(lambda: sum(_size(file.path) for file in files))
-        task = self._progress.add_task(f"sending {label}", total=total)
-
-        def show(details: JobDetails) -> None:
-            self._progress.update(task, description=f"{details.state.status} {label}")
-
-        try:
-            submission = Submission(files=[file.path for file in files], models=self._models)
-            job = await self._client.submit(submission, progress=lambda sent: self._progress.advance(task, sent))
-            say(f"job {job.id}: {label}")
-            await job.wait(on_state=show)
-            sources = await self._fetch(job)
-        finally:
-            self._progress.remove_task(task)
+        job = await self._client.submit(Submission(files=[file.path for file in files], models=self._models))
+        say(f"job {job.id}: {label}")
+        await job.wait()
+        sources = await self._fetch(job)
         if len(sources) != len(files):
             raise DecodeError(f"the server answered for {len(sources)} sources, {len(files)} files were sent")
         for file, raw in zip(files, sources, strict=True):
@@ -217,13 +188,6 @@ class _Run:
 
 async def _once(data: bytes) -> AsyncIterator[bytes]:
     yield data
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:  # sending it will say so
-        return 0
 
 
 def _table(found: list[Finding]) -> None:

@@ -9,7 +9,6 @@ from typing import Any, cast
 
 import anyio
 import pytest
-from rich.progress import Progress
 
 import humebatch as hb
 from humebatch.cli.media import FoundFile, find_files
@@ -88,7 +87,7 @@ async def test_files_that_are_gone_when_their_turn_comes(tmp_path: Path, client:
     files = [FoundFile(order=number, path=tmp_path / str(number), place=Path(str(number))) for number in range(5)]
     (tmp_path / "out").mkdir()
     scope = anyio.CancelScope()
-    batch = _Run(client, models_from("language"), tmp_path / "out", Progress(disable=True), scope)
+    batch = _Run(client, models_from("language"), tmp_path / "out", scope)
     await batch.work(iter([files]))
     gone = {one.order: one.error for one in batch.found if one.error}
     assert sorted(gone) == [0, 2, 4]
