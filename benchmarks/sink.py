@@ -37,7 +37,9 @@ class _Connection:
                     self._skip_chunks()
                 body = f'{{"job_id":"{uuid.uuid4()}"}}' if text.startswith("post") else "[]"
                 start = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n"
-                self._socket.sendall(f"{start}Content-Length: {len(body)}\r\n\r\n{body}".encode())
+                self._socket.sendall(
+                    f"{start}Keep-Alive: timeout=5\r\nContent-Length: {len(body)}\r\n\r\n{body}".encode()
+                )
 
     def _head(self) -> bytes | None:
         while b"\r\n\r\n" not in self._ahead:

@@ -9,11 +9,14 @@
 The batch server needs the same secret, and `--callback-allow 127.0.0.1` to call back a machine that is not public.
 """
 
+import logging
 import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI, HTTPException, Request, Response
+from fastapi.responses import JSONResponse
+from starlette.requests import ClientDisconnect
 
 import humebatch as hb
 from humebatch import callbacks
@@ -22,7 +25,8 @@ SECRET = os.environ["HUMEBATCH_CALLBACK_SECRET"]
 # From the configuration and not from the request: a Host header is the caller's choice, and results go there.
 CALLBACK_URL = os.environ["PUBLIC_URL"] + "/callback"
 
-client = hb.BatchClient()  # HUMEBATCH_BASE_URL and HUME_API_KEY
+# HUMEBATCH_BASE_URL and HUME_API_KEY. Somebody waits for each answer: better a 503 soon than a success in minutes.
+client = hb.BatchClient(retry=hb.RetryPolicy(attempts=2, cap=2, max_retry_after=4))
 results: dict[str, bytes] = {}  # job id → callback; a real service has a database
 
 
@@ -35,15 +39,30 @@ async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
 app = FastAPI(lifespan=lifespan)
 
 
+@app.exception_handler(hb.HumebatchError)
+async def failed(_request: Request, error: hb.HumebatchError) -> JSONResponse:
+    """The caller's mistakes are told; the rest is trouble with the batch server, for the log."""
+    if isinstance(error, (hb.ConfigError, hb.SourceError)):
+        return JSONResponse({"detail": str(error)}, 400)
+    if isinstance(error, hb.ApiError) and error.status in (400, 404, 413, 422):
+        return JSONResponse({"detail": str(error)}, error.status)
+    logging.getLogger("uvicorn.error").warning("%s", error)
+    not_now = isinstance(error, (hb.ConnectFailed, hb.RateLimited))
+    return JSONResponse({"detail": "the batch server cannot be used"}, 503 if not_now else 502)
+
+
+@app.exception_handler(ClientDisconnect)
+async def gone(_request: Request, _error: ClientDisconnect) -> Response:
+    """The caller hung up in the middle of an upload, and with it went the submission; nobody reads this."""
+    return Response(status_code=400)
+
+
 @app.put("/measure/{name}")
 async def measure(name: str, request: Request) -> dict[str, str]:
     """Pass the body on to the batch server while it arrives."""
     length = request.headers.get("content-length")
-    try:
-        upload = hb.FileSource(content=request.stream(), name=name, size=int(length) if length else None)
-        job = await client.submit(hb.Submission(files=[upload], callback_url=CALLBACK_URL))
-    except (hb.ConfigError, hb.InvalidRequest) as refused:
-        raise HTTPException(400, str(refused)) from None
+    upload = hb.FileSource(content=request.stream(), name=name, size=int(length) if length else None)
+    job = await client.submit(hb.Submission(files=[upload], callback_url=CALLBACK_URL))
     return {"job_id": job.id}
 
 
@@ -53,18 +72,14 @@ async def callback(request: Request) -> None:
     body = await request.body()
     try:
         callbacks.verify(request.headers, body, secret=SECRET)
-    except hb.CallbackRejected as rejected:
-        raise HTTPException(401, str(rejected)) from None
-    results[callbacks.parse(body).job_id] = body
+        results[callbacks.parse(body).job_id] = body
+    except (hb.CallbackRejected, hb.DecodeError) as bad:
+        raise HTTPException(401 if isinstance(bad, hb.CallbackRejected) else 400, str(bad)) from None
 
 
 @app.get("/results/{job_id}")
 async def result(job_id: str) -> Response:
     """The callback's body once it is there; until then 202 with the status that the batch server gives."""
     if (body := results.get(job_id)) is None:
-        try:
-            details = await client.details(job_id)
-        except (hb.NotFound, hb.InvalidRequest) as unknown:
-            raise HTTPException(404, "no such job") from unknown
-        return Response(f'{{"status": "{details.state.status}"}}', status_code=202, media_type="application/json")
+        return JSONResponse({"status": (await client.details(job_id)).state.status}, 202)
     return Response(body, media_type="application/json")

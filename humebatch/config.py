@@ -56,12 +56,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """How much happens at once.
 
     `uploads`: submissions being sent at the same time; the client sends fewer while the server pushes back.
-    `polls`: status requests and downloads at the same time. `open_files`: files open for sending.
+    `polls`: status requests and downloads at the same time. `open_files`: files open for sending; a bundle
+    has one open at a time, files that the caller has open do not count.
     `chunk`: bytes of a file read at a time. `bytes_in_flight`: bytes of all uploads held in memory.
 
     Memory of the sender: each upload holds the chunk being sent and at most one more in the socket's
     write buffer, so the peak is about `min(uploads * 2 * chunk, bytes_in_flight)`, whatever the size of
-    the files and however many wait; what `sendfile` sends is not held at all.
+    the files and however many wait; what `sendfile` sends is not held at all. On top of it come up to 64 KiB
+    of the write buffer per upload, for a bundle 128 KiB more (its files are read 64 KiB at a time, whatever
+    the chunk), and what the caller's own streams hold.
     """
 
     uploads: int = 8
@@ -108,7 +111,9 @@ class RetryPolicy(msgspec.Struct, frozen=True, kw_only=True):
 
     The wait before try n+1 is random between 0 and `min(cap, base * 2**n)` seconds; a `Retry-After`
     from the server is a floor under it, up to `max_retry_after` seconds: a server that asks for
-    more gets no further try, and the error says how long it asked for.
+    more gets no further try, and the error says how long it asked for. While such a pause lasts, other
+    requests of the same kind (submissions, or all others) fail in the same way without being sent; and so
+    they do when a server that failed ten times in a row is left alone for longer (5 to 60 seconds).
     `attempts` counts the first try.
     """
 

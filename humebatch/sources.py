@@ -7,6 +7,8 @@ can be sent only once, and without a `size` it goes in chunks, because its lengt
 from __future__ import annotations
 
 import os
+import posixpath
+import re
 from collections.abc import AsyncIterable, Sequence
 from pathlib import PurePath
 from typing import IO, Any
@@ -17,6 +19,9 @@ from .errors import ConfigError
 
 __all__ = ["Bundle", "FileLike", "FileSource"]
 
+# What stands in a `str` for the bytes of a file name that are not UTF-8.
+_NO_CHARACTER = re.compile("[\ud800-\udfff]")
+
 
 class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     """Content with a name: `bytes`, a binary file that is open for reading, or an asynchronous iterable of bytes.
@@ -24,7 +29,8 @@ class FileSource(msgspec.Struct, frozen=True, kw_only=True):
     `name`: the file name on the wire; results carry it. `content_type`: guessed from the name unless given.
     `size`: bytes of an asynchronous iterable, if they are known; it must then yield exactly so many.
     An open file is sent from where it stands and is left open. Regular files are read at their own
-    offsets and can be sent again; other open files (pipes, sockets) are streams and cannot.
+    offsets and can be sent again. Everything else that can be read (pipes, sockets, what decompresses
+    or decrypts on the way) is a stream: its `read(n)` is called in a thread, and it is sent once.
 
     Raises `ConfigError` when the content is none of these, or the name is empty.
     """
@@ -57,9 +63,10 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
 
     `files`: paths; a bundle may hold more than 100. `name`: of the archive on the wire. `root`: the folder that
     names inside are relative to; without one they are base names, numbered where two are the same.
-    The archive's length is known before its first byte, and it can be sent again.
+    What is not UTF-8 in a name becomes U+FFFD. The archive's length is known before its first byte, and it
+    can be sent again.
 
-    Raises `ConfigError` for an empty bundle, and for a file that is not below `root`.
+    Raises `ConfigError` for an empty bundle, and for a file that is not below `root` as both are written.
     """
 
     files: Sequence[str | os.PathLike[str]]
@@ -77,22 +84,29 @@ class Bundle(msgspec.Struct, frozen=True, kw_only=True):
     def members(self) -> dict[str, str]:
         """Name inside the archive to the caller's own path, in the order of `files`."""
         found: dict[str, str] = {}
-        for path in [os.fspath(file) for file in self.files]:
-            if self.root is None:
-                inside = os.path.basename(path)
-            else:
-                try:
-                    inside = PurePath(path).relative_to(self.root).as_posix()
-                except ValueError:
-                    raise ConfigError(
-                        f"files: {path} is not below {os.fspath(self.root)} as both are written", field="files"
-                    ) from None
-            stem, dot, ending = inside.rpartition(".")
-            unique, number = inside, 2
+        last: dict[str, int] = {}
+        for path in map(os.fsdecode, self.files):
+            inside = _NO_CHARACTER.sub("\N{REPLACEMENT CHARACTER}", self._inside(path))
+            stem, ending = posixpath.splitext(inside)
+            unique, number = inside, last.get(inside, 1)
             while unique in found:
-                unique, number = f"{stem if dot else ending}~{number}{dot}{ending if dot else ''}", number + 1
+                number += 1
+                unique = f"{stem}~{number}{ending}"
+            last[inside] = number
             found[unique] = path
         return found
+
+    def _inside(self, path: str) -> str:
+        if self.root is None:
+            return os.path.basename(path)
+        try:
+            inside = PurePath(path).relative_to(self.root)
+        except ValueError:
+            inside = None
+        # A ".." may lead anywhere, and where to is for the file system to say.
+        if inside is None or not inside.parts or ".." in inside.parts:
+            raise ConfigError(f"files: {path} is not below {os.fspath(self.root)} as both are written", field="files")
+        return inside.as_posix()
 
 
 FileLike = str | os.PathLike[str] | IO[bytes] | FileSource | Bundle

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from humebatch._wire.signature import Signer, key_from
 from humebatch.callbacks import new_secret
 
 ROOT = Path(__file__).parent.parent
@@ -71,6 +72,22 @@ def ask(url: str, data: Any = None, method: str = "GET", **headers: str) -> tupl
             time.sleep(0.05)
 
 
+def signed(body: bytes, secret: str) -> dict[str, str]:
+    """The headers of a callback."""
+    now = str(int(time.time()))
+    signer = Signer(key_from(secret), message_id="m1", timestamp=now)
+    signer.update(body)
+    return {"webhook_id": "m1", "webhook_timestamp": now, "webhook_signature": signer.signature()}
+
+
+def hang_up(port: int, path: str) -> None:
+    """The start of an upload, and no more once its body is being read."""
+    with socket.create_connection(("127.0.0.1", port), timeout=LIMIT) as connection:
+        head = f"PUT {path} HTTP/1.1\r\nHost: localhost\r\nContent-Length: 9\r\nExpect: 100-continue\r\n\r\n"
+        connection.sendall(head.encode() + b"abc")
+        assert b"100 Continue" in connection.recv(1024)
+
+
 @pytest.mark.parametrize("sized", [True, False], ids=["Content-Length", "chunked"])
 def test_fastapi_service(tmp_path: Path, sized: bool) -> None:
     """Upload through, called back with a signature, result out."""
@@ -103,6 +120,14 @@ def test_fastapi_service(tmp_path: Path, sized: bool) -> None:
             assert ask(f"{own}/callback", forged, "POST", Content_Type="application/json")[0] == 401
             assert ask(f"{own}/results/{job_id}") == (200, result)
             assert ask(f"{own}/measure/empty.txt", b"", "PUT")[0] == 400
+            assert ask(f"{own}/measure/empty.txt", iter([]), "PUT", Transfer_Encoding="chunked")[0] == 400
+            assert ask(f"{own}/results/a.b")[0] == 400
+            assert ask(f"{own}/callback", b'{"nonsense": 1}', "POST", **signed(b'{"nonsense": 1}', secret))[0] == 400
+            hang_up(port, "/measure/cut.txt")
+            server.terminate()
+            server.wait(LIMIT)
+            for _ in range(12):
+                assert ask(f"{own}/measure/thanks.txt", b"thanks", "PUT")[0] in (502, 503)
     assert (result["job_id"], result["status"]) == (job_id, "COMPLETED")
     (source,) = result["predictions"]
     assert source["source"]["filename"] == "thanks.txt"

@@ -21,7 +21,7 @@ from .._transport.planning import plan_uploads
 from .._transport.upload import Progress as Sent
 from .._wire import batch as wire
 from .._wire import codec
-from .._wire.message import WireReply, WireRequest
+from .._wire.message import BodyPlan, WireReply, WireRequest
 from .._wire.pacing import next_poll
 from ..config import (
     Limits,
@@ -38,7 +38,7 @@ from ..jobs import JobDetails, Status, Submission
 from ..predictions import SourceResult
 from .embedded import embedded_server
 from .outcome import Outcome
-from .progress import Board, Progress
+from .progress import Board, Progress, may_be_a_job
 from .submit import Submissions, submit_many
 from .watch import BatchJobs, Finished, Jobs, watch
 
@@ -158,40 +158,50 @@ class BatchClient:
         `progress(n)` is told of every n bytes handed to the network, with a negative n when a failed
         try starts over. Raises `SourceError` for a file that cannot be sent, `ApiError` when the server
         refuses, `TransportError` when it cannot be reached, and `SubmissionUnknown` when the job may
-        exist although no answer came: nothing is ever submitted twice behind your back.
+        exist although no answer came: nothing is ever submitted twice behind your back. What a stream
+        of yours raises comes out as it is.
         """
         if not isinstance(submission, Submission):
             raise ConfigError(f"submission: must be a Submission, not {type(submission).__name__}", field="submission")
         transport = self._open
         began = time.time()
         board = self._board
+        body: BodyPlan | None = None
+        gone = 0
 
         def sent(count: int) -> None:
+            nonlocal gone
+            gone += count
             board.sent(count)
             if progress is not None:
                 progress(count)
 
         async with transport.submissions.places:
-            files = await plan_uploads(submission.files, held=self._limits.piece)
-            board.begun([file.content for file in files])
+            board.begun()
             try:
-                reply = await transport.send(wire.submit_request(submission, files), progress=sent)
-            except BaseException:
-                board.refused()
+                files = await plan_uploads(submission.files, piece=self._limits.piece)
+                request = wire.submit_request(submission, files)
+                body = request.body
+                board.planned(request)
+                reply = await transport.send(request, progress=sent)
+                job = self._accepted(request, reply, began)
+            except BaseException as error:
+                board.failed(unknown=may_be_a_job(error, body, gone))
                 raise
+        board.accepted(job.id, len(files))
+        return job
+
+    def _accepted(self, request: WireRequest, reply: WireReply, began: float) -> Job:
         try:
-            job = self.job(codec.decode_job_id(reply.body))
-            board.accepted(job.id, len(files))
-            return job
+            return self.job(codec.decode_job_id(reply.body))
         except (DecodeError, ConfigError) as error:
             # The server said yes in words that we cannot read: there is a job, and only the list knows its id.
-            board.refused()
             raise SubmissionUnknown(
                 f"the submission was accepted, but its answer holds no job id ({error}); look for it in the job list",
-                method="POST",
-                path=wire.JOBS_PATH,
+                method=request.method,
+                path=request.path,
                 since=began,
-                filenames=tuple(file.filename for file in files),
+                filenames=request.filenames,
             ) from error
 
     def submit_many(
@@ -205,8 +215,10 @@ class BatchClient:
 
         At most `Limits.uploads` are in flight, and the next item is asked for only when a place is free.
         An iterable that blocks (a slow generator) blocks the event loop: make it asynchronous. Errors of one
-        item are its outcome; `AuthError` and `ConfigError` end the run and are raised. Leaving the block
-        early cancels what is in flight.
+        item are its outcome; what a stream of yours raises is the `__cause__` of a `SourceError`. `AuthError`,
+        `ConfigError` and what the iterable raises end the run: no further item is asked for, and the error is
+        raised when everything in flight has had its outcome. Leaving the block early cancels what is in flight;
+        a generator is closed.
         """
         return submit_many(self, submissions, at_once=self._limits.uploads)
 
@@ -221,13 +233,14 @@ class BatchClient:
 
         `jobs`: `Job`s or ids, each followed once. An iterable is read to its end first; an asynchronous one
         may go on producing while its jobs are watched. `timeout`: seconds for each job from when it was
-        taken in. Errors of one job are its outcome: `JobFailed`, `WaitTimeout` (the job goes on), `NotFound`
+        taken in; then jobs whose end a list may hide get a last look, for half a minute at most and while such looks
+        find ends. Errors of one job are its outcome: `JobFailed`, `WaitTimeout` (nothing stops the job), `NotFound`
         (missing twice), or another `ApiError` or `DecodeError`. A server that cannot be reached ends
         nothing: it is asked again, ever more rarely. `AuthError` and `ConfigError` end the run and are
         raised, as is what the iterable raises. Leaving the block early ends all waiting.
         """
         return watch(
-            BatchJobs(self._ask),
+            BatchJobs(self._ask, heard=self._board.looked),
             jobs,
             policy=policy or WatchPolicy(),
             clock=self._open.clock,
@@ -243,7 +256,7 @@ class BatchClient:
                     progress.bytes_sent, progress.files_sent, progress.jobs
 
         Each `Progress` holds the totals since the client was opened; a slow reader is given fewer of them. The stream
-        has no end: leave the block, or read it in a task of its own.
+        ends only when the block is left: read it in a task of its own.
         """
         return self._board.follow()
 
@@ -280,7 +293,7 @@ class BatchClient:
         """What the server says of a job. Raises `NotFound` if this key has no such job."""
         reply = await self._ask(wire.details_request(job_id))
         details = codec.decode_job(reply.body)
-        self._board.looked(details)
+        self._board.looked(details.job_id, details.state.status)
         return details
 
     async def _ask(self, request: WireRequest) -> WireReply:

@@ -337,7 +337,7 @@ class _Watcher(Generic[T]):
 
     def _timed_out(self, job_id: str) -> WaitTimeout:
         return WaitTimeout(
-            f"job {job_id} has not ended within {self._timeout:g} s; it goes on: watch it again, "
+            f"job {job_id} was not seen to end within {self._timeout:g} s; nothing has stopped it: watch it again, "
             f'or take it up with client.job("{job_id}")',
             job_id=job_id,
         )
@@ -371,10 +371,16 @@ _pieces = msgspec.json.Decoder(list[msgspec.Raw])
 
 
 class BatchJobs:
-    """The batch API as a `Pollable`. `ask` sends a request and returns the reply."""
+    """The batch API as a `Pollable`.
 
-    def __init__(self, ask: Callable[[WireRequest], Awaitable[WireReply]]) -> None:
+    `ask` sends a request and returns the reply; `heard` is told of each job id and status on the way.
+    """
+
+    def __init__(
+        self, ask: Callable[[WireRequest], Awaitable[WireReply]], *, heard: Callable[[str, str], None]
+    ) -> None:
         self._ask = ask
+        self._heard = heard
 
     def check(self, job_id: str, /) -> None:
         """See `Pollable.check`."""
@@ -383,7 +389,7 @@ class BatchJobs:
     async def details(self, job_id: str, /) -> Row:
         """See `Pollable.details`."""
         reply = await self._ask(wire.details_request(job_id))
-        return _row(reply.body, "job details")
+        return self._row(reply.body, "job details")
 
     async def ended(self, limit: int, /) -> list[Row]:
         """See `Pollable.ended`."""
@@ -394,7 +400,7 @@ class BatchJobs:
         rows: list[Row] = []
         # A thread would not help: the decoder keeps the interpreter to itself. Small portions do.
         for start in range(0, len(pieces), _AT_A_TIME):
-            rows += [_row(piece, "job list") for piece in pieces[start : start + _AT_A_TIME]]
+            rows += [self._row(piece, "job list") for piece in pieces[start : start + _AT_A_TIME]]
             await anyio.lowlevel.checkpoint()
         return rows
 
@@ -409,17 +415,17 @@ class BatchJobs:
             )
         return details
 
-
-def _row(body: bytes | msgspec.Raw, what: str) -> Row:
-    try:
-        seen = _glance.decode(body)
-    except (ValueError, RecursionError):
-        seen = codec.decode(_glance, bytes(body), what)  # fails again, and says where
-    ended = seen.state.ended_timestamp_ms
-    return Row(
-        job_id=seen.job_id,
-        finished=seen.state.status in (Status.COMPLETED, Status.FAILED),
-        ended=None if ended is None else ended / 1000,
-        body=body,
-        size=memoryview(body).nbytes,
-    )
+    def _row(self, body: bytes | msgspec.Raw, what: str) -> Row:
+        try:
+            seen = _glance.decode(body)
+        except (ValueError, RecursionError):
+            seen = codec.decode(_glance, bytes(body), what)  # fails again, and says where
+        self._heard(seen.job_id, seen.state.status)
+        ended = seen.state.ended_timestamp_ms
+        return Row(
+            job_id=seen.job_id,
+            finished=seen.state.status in (Status.COMPLETED, Status.FAILED),
+            ended=None if ended is None else ended / 1000,
+            body=body,
+            size=memoryview(body).nbytes,
+        )

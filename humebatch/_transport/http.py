@@ -20,7 +20,7 @@ import anyio
 import msgspec
 
 from .._wire.message import BodyPlan, Service, WireReply, WireRequest
-from .._wire.pacing import Phase, may_have_created, may_resend, retry_wait
+from .._wire.pacing import Phase, kept_open, may_have_created, may_resend, retry_wait
 from .._wire.throttle import Breaker, RetryBudget, rate_limit_pause
 from ..config import Limits, RetryPolicy, Secret, Timeouts
 from ..errors import (
@@ -33,6 +33,7 @@ from ..errors import (
     ServerError,
     SubmissionUnknown,
     TransportError,
+    error_class,
 )
 from .clock import Clock, SystemClock
 from .files import save_atomically
@@ -45,11 +46,16 @@ __all__ = ["Stats", "Transport"]
 T = TypeVar("T")
 _log = logging.getLogger("humebatch.transport")
 _DOWNLOAD_CHUNK = 64 * 1024
-# Seconds that a connection may idle before it is used again.
+# Seconds that a connection may idle before it is used again; for submissions, where a server promises to keep it for
+# that much longer at least.
 _KEPT = 15.0
 _KEPT_FOR_SUBMISSIONS = 1.0
-# A server that asks for longer is not waited for by the whole class; the request itself fails and says so.
-_LONGEST_PAUSE = 900.0
+_MARGIN = 3.0
+# A pause up to `RetryPolicy.max_retry_after` is waited for. During a longer one every request of its class fails at
+# once, unsent, and says how long it lasts; after an hour at most, whatever was asked for, they go out again.
+_LONGEST_PAUSE = 3600.0
+# No time heals a certificate or a scheme that is wrong.
+_FOR_GOOD = (aiohttp.ClientSSLError, aiohttp.InvalidURL)
 
 
 class Stats(msgspec.Struct):
@@ -88,6 +94,8 @@ class Transport:
         self._agent = user_agent
         self._reading: aiohttp.ClientSession | None = None
         self._creating: aiohttp.ClientSession | None = None
+        self._creating_again: aiohttp.ClientSession | None = None
+        self._keeps: bool | None = None
         self._budget = RetryBudget()
         breaker = Breaker()
         self.submissions = Lane(limits.uploads, breaker, self.clock)
@@ -96,25 +104,27 @@ class Transport:
 
     async def __aenter__(self) -> Self:
         keep_freed_blocks(self.limits.piece)
-        self._reading = self._session(keep=_KEPT)
+        self._reading = self._session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT))
         # A connection that idled may just be closed by the server, and a submission that dies on it cannot be told
-        # from an accepted one. Servers keep connections for 5 s and more, so one that was used a moment ago is safe.
-        self._creating = self._session(keep=_KEPT_FOR_SUBMISSIONS)
+        # from an accepted one. So each gets a connection of its own, unless the server has promised to keep them.
+        self._creating = self._session(aiohttp.TCPConnector(limit=0, force_close=True))
+        self._creating_again = self._session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT_FOR_SUBMISSIONS))
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        sessions, self._reading, self._creating = (self._reading, self._creating), None, None
+        sessions = (self._reading, self._creating, self._creating_again)
+        self._reading = self._creating = self._creating_again = None
         # Shielded: a cancelled block must not leave connections behind.
         with anyio.CancelScope(shield=True):
             for session in sessions:
                 if session is not None:
                     await session.close()
 
-    def _session(self, *, keep: float) -> aiohttp.ClientSession:
+    def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0, keepalive_timeout=keep),
+            connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             headers={"User-Agent": self._agent},
             trust_env=False,
@@ -149,32 +159,20 @@ class Transport:
         earlier: list[HumebatchError] = []
         lane = self.submissions if request.creates else self.looks
         while True:
-            await lane.ready()
-            began = time.time()
+            if held := await lane.ready(self._retry.max_retry_after):
+                raise _held_back(request, earlier, *held) from (earlier[-1] if earlier else None)
+            began, let_through = time.time(), self.clock.now()
             upload = self._upload(request.body, progress)
             try:
                 value = await self._once(request, upload, consume, lane)
             except (ApiError, TransportError) as error:
-                _learn(lane, error)
                 error.attempts = len(earlier) + 1
                 if isinstance(error, TransportError):
                     error.earlier = tuple(earlier)
-                status = error.status if isinstance(error, ApiError) else None
-                phase: Phase = "before" if isinstance(error, ConnectFailed) else upload.phase if upload else "sent"
-                wait = None
-                once = upload is not None and phase != "before" and request.body is not None and not request.body.again
-                if once and may_resend(creates=request.creates, phase=phase, status=status):
-                    error.message += " (not tried again: its content comes from a stream that can be read only once)"
-                elif may_resend(creates=request.creates, phase=phase, status=status):
-                    floor = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
-                    wait = retry_wait(
-                        self._retry,
-                        failures=len(earlier) + 1,
-                        floor=floor,
-                        chance=random.random(),
-                    )
-                elif request.creates and may_have_created(phase=phase, status=status):
-                    raise self._unknown(request, error, began) from error
+                if isinstance(error.__cause__, _FOR_GOOD):
+                    raise
+                _learn(lane, error, let_through)
+                wait = self._wait(request, upload, error, began)
                 if wait is None or not self._budget.spend(timeout=isinstance(error, RequestTimeout)):
                     raise
                 _log.info("%s; trying again in %.1f s", error, wait)
@@ -183,19 +181,41 @@ class Transport:
                 if upload is not None and progress is not None and upload.bytes:
                     progress(-upload.bytes)
                 await self.clock.sleep(wait)
+            except Exception as error:
+                # The caller's `progress` failed; if that was at the last piece, the server has the whole request.
+                if not request.creates or upload is None or upload.phase != "sent" or upload.stopped_by is not error:
+                    raise
+                raise self._unknown(request, error, began) from error
             else:
                 lane.answered(ok=True)
                 if not earlier:
                     self._budget.succeeded()
                 return value
 
-    def _unknown(self, request: WireRequest, error: ApiError | TransportError, began: float) -> SubmissionUnknown:
+    def _wait(
+        self, request: WireRequest, upload: Upload | None, error: ApiError | TransportError, began: float
+    ) -> float | None:
+        """Seconds to the next try, None if there is none. Raises `SubmissionUnknown` when there may be a job."""
+        status = error.status if isinstance(error, ApiError) else None
+        phase: Phase = "before" if isinstance(error, ConnectFailed) else upload.phase if upload else "sent"
+        if may_resend(creates=request.creates, phase=phase, status=status):
+            if upload is not None and phase != "before" and request.body is not None and not request.body.again:
+                error.message += " (not tried again: its content comes from a stream that can be read only once)"
+                return None
+            floor = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
+            return retry_wait(self._retry, failures=error.attempts, floor=floor, chance=random.random())
+        if request.creates and may_have_created(phase=phase, status=status):
+            raise self._unknown(request, error, began) from error
+        return None
+
+    def _unknown(self, request: WireRequest, error: Exception, began: float) -> SubmissionUnknown:
         return SubmissionUnknown(
-            f"{request.method} {request.path}: the submission was sent whole and then failed ({error}); "
+            f"{request.method} {request.path}: the submission was sent whole and then failed "
+            f"({str(error) or type(error).__name__}); "
             "the server may have accepted it. Look for the job in the list before sending it again",
             method=request.method,
             path=request.path,
-            attempts=error.attempts,
+            attempts=error.attempts if isinstance(error, (ApiError, TransportError)) else 1,
             earlier=(*error.earlier, error) if isinstance(error, TransportError) else (error,),
             since=began,
             filenames=request.filenames,
@@ -219,9 +239,15 @@ class Transport:
         consume: Callable[[aiohttp.ClientResponse], Awaitable[T]],
         lane: Lane,
     ) -> T:
-        session = self._creating if request.creates else self._reading
+        session = self._reading
+        if request.creates:
+            session = self._creating_again if self._keeps else self._creating
         if session is None:
             raise ConfigError("the client is not open: use it inside `async with`")
+        headers = dict(self._service.sign(request, self._key))
+        if request.creates and self._keeps is None:
+            # Without it aiohttp would ask the server to close, and then none would promise to keep the connection.
+            headers["Connection"] = "keep-alive"
         where: dict[str, Any] = {"method": request.method, "path": request.path}
         self.stats.requests += 1
         try:
@@ -230,7 +256,7 @@ class Transport:
                 self.base_url + request.path,
                 params=list(request.query),
                 data=upload,
-                headers=dict(self._service.sign(request, self._key)),
+                headers=headers,
                 allow_redirects=False,
                 timeout=aiohttp.ClientTimeout(
                     total=None,
@@ -239,6 +265,10 @@ class Transport:
                     sock_read=self._timeouts.answer if upload is not None else self._timeouts.read,
                 ),
             ) as reply:
+                if request.creates:
+                    # The word of one answer without it counts more: behind a balancer not all servers are the same.
+                    promised = kept_open(reply.headers) >= _KEPT_FOR_SUBMISSIONS + _MARGIN
+                    self._keeps = promised and self._keeps is not False
                 pause = rate_limit_pause(reply.headers, now=time.time())
                 if pause is not None:
                     lane.hold(pause)
@@ -253,6 +283,8 @@ class Transport:
                 if isinstance(stopped, TransportError):
                     stopped.method, stopped.path = request.method, request.path
                 raise stopped from error
+            if session is self._creating_again and not isinstance(error, aiohttp.ClientConnectorError | TimeoutError):
+                self._keeps = False  # it may have died of being used again
             raise _translated(error, self.base_url, where) from error
         finally:
             if upload is not None:
@@ -279,15 +311,30 @@ class Transport:
             yield data
 
 
-def _learn(lane: Lane, error: ApiError | TransportError) -> None:
-    """Tell the lane what a failure says about the server."""
+def _held_back(
+    request: WireRequest, earlier: list[HumebatchError], pause: float, status: int | None
+) -> ApiError | ConnectFailed:
+    where: dict[str, Any] = {"method": request.method, "path": request.path, "attempts": len(earlier)}
+    said = f"{request.method} {request.path}: not sent:"
+    if status is None:
+        return ConnectFailed(f"{said} the server fails, and is tried again in {pause:.0f} s", earlier=earlier, **where)
+    asked = f"{said} the server asked for a pause, and {pause:.0f} s of it are left"
+    error = error_class(status)(asked, status=status, **where)
+    if isinstance(error, (RateLimited, ServerError)):
+        error.retry_after = pause
+    return error
+
+
+def _learn(lane: Lane, error: ApiError | TransportError, began: float) -> None:
+    """Tell the lane what a failure of a request let through at `began` says about the server."""
     if isinstance(error, ApiError) and error.status < 500:
         lane.answered(ok=False)
     else:
-        lane.failed()
+        lane.failed(began=began)
     if isinstance(error, RequestTimeout) or (isinstance(error, ApiError) and error.status in (429, 503)):
         pause = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
-        lane.pushed_back(pause if pause is None else min(pause, _LONGEST_PAUSE))
+        status = error.status if isinstance(error, ApiError) else 0
+        lane.pushed_back(pause if pause is None else min(pause, _LONGEST_PAUSE), status=status)
 
 
 def _translated(error: Exception, base_url: str, where: dict[str, Any]) -> TransportError:

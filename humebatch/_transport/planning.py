@@ -6,7 +6,8 @@ import io
 import mimetypes
 import os
 import stat
-from collections.abc import AsyncIterable, AsyncIterator, Iterator, Sequence
+import tempfile
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Sequence
 from typing import Any, TypeGuard
 
 import anyio.to_thread
@@ -16,25 +17,24 @@ from .._wire.message import BodyPart, FilePart, StreamPart
 from .._wire.multipart import FileUpload
 from ..errors import ConfigError, SourceError
 from ..sources import Bundle, FileLike, FileSource
-from .reading import changed, reason
+from .reading import changed, reason, until_done
 
 __all__ = ["plan_uploads"]
 
-_CHUNK = 256 * 1024
 
-
-async def plan_uploads(files: Sequence[FileLike], *, held: int) -> list[FileUpload]:
+async def plan_uploads(files: Sequence[FileLike], *, piece: int) -> list[FileUpload]:
     """What is needed to send each file. Raises `SourceError` for the first that cannot be sent.
 
-    Files that are together not larger than `held` bytes are read here, in the same visit to a thread: for small
-    files another visit to open and read them costs more than all the rest.
+    Streams that are made here come in pieces of about `piece` bytes. Files that are together not larger than one
+    are read here, in the same visit to a thread: for small files another visit to open and read them costs more
+    than all the rest. What is sent of them is what they were at that moment.
     """
-    return await anyio.to_thread.run_sync(_plan_all, files, held)
+    return await anyio.to_thread.run_sync(_plan_all, files, piece)
 
 
-def _plan_all(files: Sequence[FileLike], held: int) -> list[FileUpload]:
-    uploads = [_plan(file) for file in files]
-    if sum(one.content.size for one in uploads if _on_disk(one.content)) > held:
+def _plan_all(files: Sequence[FileLike], piece: int) -> list[FileUpload]:
+    uploads = [_plan(file, piece) for file in files]
+    if sum(one.content.size for one in uploads if _on_disk(one.content)) > piece:
         return uploads
     return [structs.replace(one, content=_read(one.content)) if _on_disk(one.content) else one for one in uploads]
 
@@ -56,12 +56,12 @@ def _read(part: FilePart) -> bytes:
     return data
 
 
-def _plan(file: Any) -> FileUpload:
+def _plan(file: Any, piece: int) -> FileUpload:
     if isinstance(file, Bundle):
-        return _plan_bundle(file)
+        return _plan_bundle(file, piece)
     if not isinstance(file, FileSource):
         if not isinstance(file, (str, os.PathLike)):
-            return _upload(os.path.basename(file.name), None, _open_file(file, file.name))
+            return _upload(os.path.basename(file.name), None, _open_file(file, file.name, piece))
         path = os.fsdecode(file)
         return _upload(os.path.basename(path), None, _path(path))
     content: Any = file.content
@@ -72,7 +72,7 @@ def _plan(file: Any) -> FileUpload:
         if not part:
             raise SourceError(f"{file.name}: there are no bytes in it; there is nothing to measure", path=file.name)
     else:
-        part = _open_file(content, file.name)
+        part = _open_file(content, file.name, piece)
     return _upload(file.name, file.content_type, part)
 
 
@@ -98,25 +98,23 @@ def _path(path: str) -> FilePart:
     return FilePart(path=path, size=facts.st_size, mtime_ns=facts.st_mtime_ns)
 
 
-def _open_file(file: Any, name: str) -> BodyPart:
+def _open_file(file: Any, name: str, piece: int) -> BodyPart:
     """A caller's open file: at its own offsets if it is a regular file, else as a stream that is read once."""
     if getattr(file, "closed", False):
         raise SourceError(f"{name}: the file is closed", path=name)
-    if "b" not in getattr(file, "mode", "b") or isinstance(getattr(file, "encoding", None), str):
+    inner = _unwrapped(file)
+    if isinstance(inner, io.TextIOBase) or isinstance(getattr(inner, "encoding", None), str):
         raise ConfigError(f'files: {name}: open it in binary mode ("rb")', field="files")
-    if isinstance(file, io.BytesIO):
-        rest = file.getvalue()[file.tell() :]
+    if isinstance(inner, io.BytesIO):
+        rest = inner.getvalue()[inner.tell() :]
         if not rest:
             raise SourceError(f"{name}: nothing left to read from where it stands", path=name)
         return rest
-    try:
-        descriptor = file.fileno()
-        facts = os.fstat(descriptor)
-    except (AttributeError, OSError):
-        descriptor, facts = None, None
-    if descriptor is None or facts is None or not stat.S_ISREG(facts.st_mode):
-        return StreamPart(name=name, size=None, chunks=lambda: _read_through(file, name), again=False)
-    offset = file.tell()
+    descriptor = _descriptor(inner)
+    facts = None if descriptor is None else os.fstat(descriptor)
+    if facts is None or not stat.S_ISREG(facts.st_mode):
+        return StreamPart(name=name, size=None, chunks=lambda: _read_through(file, name, piece), again=False)
+    offset = inner.tell()
     if offset >= facts.st_size:
         raise SourceError(f"{name}: nothing left to read from where the file stands", path=name)
     return FilePart(
@@ -124,18 +122,35 @@ def _open_file(file: Any, name: str) -> BodyPart:
     )
 
 
-async def _read_through(file: Any, name: str) -> AsyncIterator[bytes]:
+def _unwrapped(file: Any) -> Any:
+    """The file inside what `tempfile` makes."""
+    if isinstance(file, tempfile._TemporaryFileWrapper):
+        return file.file
+    if isinstance(file, tempfile.SpooledTemporaryFile):
+        return file._file
+    return file
+
+
+def _descriptor(file: Any) -> int | None:
+    """The descriptor to read `file` at, None if what `read` gives may be something else than what is behind it."""
+    # A file that decompresses, decrypts or counts has the descriptor of the file that it reads from as well.
+    raw = file.raw if isinstance(file, (io.BufferedReader, io.BufferedRandom)) else file
+    return raw.fileno() if isinstance(raw, io.FileIO) else None
+
+
+async def _read_through(file: Any, name: str, piece: int) -> AsyncGenerator[bytes]:
     while True:
         try:
-            data = await anyio.to_thread.run_sync(file.read, _CHUNK)
-        except (OSError, ValueError) as error:
+            data = await anyio.to_thread.run_sync(file.read, piece)
+        except Exception as error:  # decompressors and the like raise what they want
             raise SourceError(f"{name}: {reason(error)} while it was being sent", path=name) from error
         if not data:
             return
         yield data
+        del data  # not held while the next is read
 
 
-def _plan_bundle(bundle: Bundle) -> FileUpload:
+def _plan_bundle(bundle: Bundle, piece: int) -> FileUpload:
     try:
         from zipstream import ZipStream  # type: ignore[import-untyped]  # ships no types
     except ImportError:
@@ -146,35 +161,62 @@ def _plan_bundle(bundle: Bundle) -> FileUpload:
     def built() -> Any:
         archive = ZipStream(sized=True)
         for inside, path in members.items():
-            archive.add_path(path, inside)
+            try:
+                archive.add_path(path, inside)
+            except (OSError, ValueError, OverflowError) as error:  # the latter two: a date that no calendar has
+                raise SourceError(f"{path}: {reason(error)}; nothing was submitted", path=path) from error
         return archive
 
-    async def chunks() -> AsyncIterator[bytes]:
-        pieces = await anyio.to_thread.run_sync(lambda: iter(built()))
-        # Its own reads block, so the pieces are made in a thread, several for one hop.
-        while data := await anyio.to_thread.run_sync(_gather, pieces, bundle.name):
-            yield data
+    def pieces() -> Generator[bytes]:
+        """The archive piece by piece; blocks while it reads."""
+        waiting: list[bytes] = []
+        size = 0
+        try:
+            for data in built():
+                waiting.append(data)
+                size += len(data)
+                # Half a piece, for while they are put together they are held twice.
+                if size >= piece // 2:
+                    yield _taken(waiting)
+                    size = 0
+        except SourceError:
+            raise
+        except (OSError, RuntimeError, ValueError, OverflowError) as error:  # RuntimeError: not as long as it was
+            name = getattr(error, "filename", None) or bundle.name
+            raise SourceError(f"{name}: {reason(error)}; nothing was submitted", path=name) from error
         # Looked at before the caller lets the end of the request go: a job must not be made of changed files.
-        await anyio.to_thread.run_sync(_unchanged, planned)
+        _check_unchanged(planned)
+        yield _taken(waiting)
 
-    part = StreamPart(name=bundle.name, size=len(built()), chunks=chunks, again=True)
+    part = StreamPart(name=bundle.name, size=len(built()), chunks=lambda: _in_thread(pieces()), again=True)
     return _upload(bundle.name, "application/zip", part)
 
 
-def _gather(pieces: Iterator[bytes], name: str) -> bytes:
-    data = bytearray()
-    try:
-        for piece in pieces:
-            data += piece
-            if len(data) >= _CHUNK:
-                break
-    except (OSError, RuntimeError) as error:  # RuntimeError: a file is not as long as it was
-        raise SourceError(f"{name}: {reason(error)}; nothing was submitted", path=name) from error
-    return bytes(data)
+def _taken(waiting: list[bytes]) -> bytes:
+    data = b"".join(waiting)
+    waiting.clear()
+    return data
 
 
-def _unchanged(planned: dict[str, FilePart]) -> None:
+def _check_unchanged(planned: dict[str, FilePart]) -> None:
     for part in planned.values():
-        facts = os.stat(part.path)
+        try:
+            facts = os.stat(part.path)
+        except OSError as error:
+            raise SourceError(f"{part.path}: {reason(error)}; nothing was submitted", path=part.path) from error
         if (facts.st_size, facts.st_mtime_ns) != (part.size, part.mtime_ns):
             raise changed(part)
+
+
+async def _in_thread(pieces: Generator[bytes]) -> AsyncGenerator[bytes]:
+    """Pieces that block while they are made, each made in a thread."""
+
+    def another() -> bytes:
+        return next(pieces, b"")
+
+    try:
+        while data := await until_done(another):
+            yield data
+            del data  # not held while the next is made
+    finally:
+        pieces.close()  # and with it the file that it reads

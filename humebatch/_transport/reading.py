@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import BinaryIO, Self
+from collections.abc import Callable
+from typing import BinaryIO, Self, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -18,8 +19,9 @@ import anyio.to_thread
 from .._wire.message import FilePart
 from ..errors import SourceError
 
-__all__ = ["OpenPart", "changed", "keep_freed_blocks", "reason"]
+__all__ = ["OpenPart", "changed", "keep_freed_blocks", "reason", "until_done"]
 
+T = TypeVar("T")
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _PAGE = 4096
 
@@ -41,12 +43,25 @@ def reason(error: Exception) -> str:
         return "no such file"
     if isinstance(error, PermissionError):
         return "not allowed to read it"
-    return str(getattr(error, "strerror", None) or error)
+    return str(getattr(error, "strerror", None) or error) or type(error).__name__
 
 
 def changed(part: FilePart) -> SourceError:
     """What is said when a file is not what was planned."""
     return SourceError(f"{part.path}: the file changed while it was being sent; nothing was submitted", path=part.path)
+
+
+async def until_done(function: Callable[[], T], *, undo: Callable[[T], object] | None = None) -> T:
+    """Call in a thread. A thread cannot be stopped: when cancelled, wait for it and `undo` what it made."""
+    running = asyncio.ensure_future(anyio.to_thread.run_sync(function))
+    try:
+        return await asyncio.shield(running)
+    except asyncio.CancelledError:
+        with anyio.CancelScope(shield=True):
+            await asyncio.wait([running])
+            if running.exception() is None and undo is not None:
+                undo(running.result())
+        raise
 
 
 class OpenPart:
@@ -60,16 +75,9 @@ class OpenPart:
         self._nowait = _NOWAIT is not None
 
     async def __aenter__(self) -> Self:
-        opening = asyncio.ensure_future(anyio.to_thread.run_sync(self._open))
         try:
-            self.file = await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            # A thread cannot be stopped: wait for it, or the file that it opens stays open.
-            with anyio.CancelScope(shield=True):
-                await asyncio.wait([opening])
-                if opening.exception() is None:
-                    opening.result().close()
-            raise
+            # Waited for, or the file that it opens stays open.
+            self.file = await until_done(self._open, undo=lambda file: file.close())
         except OSError as error:
             raise self._unreadable(error) from error
         return self

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, AsyncIterator, Callable
+import inspect
+from collections.abc import AsyncGenerator, Callable
 from typing import Any
 
 import aiohttp
@@ -50,6 +51,7 @@ class Upload(aiohttp.Payload):
         self.bytes = 0
         self.phase: Phase = "before"
         self.stopped_by: Exception | None = None
+        self._line_broke: Exception | None = None
         self._ended = asyncio.Event()
         self._ended.set()
 
@@ -77,9 +79,10 @@ class Upload(aiohttp.Payload):
                     await self._file(writer, part)
                 else:
                     await self._stream(writer, part)
-        except SourceError as error:
-            # aiohttp wraps what stops a body; the reason is picked up from here.
-            self.stopped_by = error
+        except Exception as error:
+            # aiohttp wraps what stops a body; the reason is picked up from here, unless it was the line.
+            if error is not self._line_broke and self.stopped_by is None:
+                self.stopped_by = error
             raise
         finally:
             self._ended.set()
@@ -138,48 +141,53 @@ class Upload(aiohttp.Payload):
 
     async def _stream(self, writer: AbstractStreamWriter, part: StreamPart) -> None:
         left = part.size
-        chunks = part.chunks()
-        # Closed here and not whenever the generator is collected: a cancelled upload keeps no file open.
+        empty = True
         async with contextlib.AsyncExitStack() as stack:
+            if part.again:
+                # What can be made again is made of files, one of them open at a time.
+                await stack.enter_async_context(self._files)
+            chunks = part.chunks()
+            # Closed here and not whenever the generator is collected: a cancelled upload keeps no file open.
             if isinstance(chunks, AsyncGenerator):
                 stack.push_async_callback(chunks.aclose)
-            async for data in self._guarded(chunks):
+            async for data in chunks:
+                whole = _view(data, part.name)
                 if left is not None:
-                    left -= len(data)
+                    left -= len(whole)
                     if left < 0:
                         raise SourceError(f"{part.name}: yields more than its {part.size} bytes", path=part.name)
-                if data:
-                    await self._push(writer, bytes(data))
+                empty = empty and not whole
+                for start in range(0, len(whole), self._piece):
+                    piece = whole[start : start + self._piece]
+                    # The socket may keep what it is given beyond this turn, and the caller write into its buffer again.
+                    await self._push(writer, piece if isinstance(data, bytes) else bytes(piece))
+                del data, whole  # not held while the next one is made
         if left:
             raise SourceError(f"{part.name}: ended {left} bytes before its {part.size} bytes", path=part.name)
-        if part.size is None and not self._any_stream_bytes:
+        if part.size is None and empty:
             raise SourceError(f"{part.name}: the stream is empty; there is nothing to measure", path=part.name)
 
-    async def _guarded(self, chunks: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-        """The caller's iterator; what it raises is its own and reaches the caller as it is."""
-        self._any_stream_bytes = False
-        while True:
-            try:
-                data = await anext(chunks)
-            except StopAsyncIteration:
-                return
-            except Exception as error:
-                self.stopped_by = error
-                raise
-            self._any_stream_bytes = self._any_stream_bytes or bool(data)
-            yield data
+    async def _push(self, writer: Any, data: bytes | bytearray | memoryview) -> None:
+        async def taken() -> None:
+            await writer.write(data, drain=False)
+            # Counted before the wait: whoever is cancelled during it knows that these bytes may arrive.
+            self._count(len(data))
+            await writer.drain()
 
-    async def _push(self, writer: AbstractStreamWriter, data: bytes | bytearray | memoryview) -> None:
-        await self._within_stall(writer.write(data))
-        self._count(len(data))
+        await self._within_stall(taken())
 
     async def _within_stall(self, step: Any) -> Any:
+        """A step of the socket's."""
+        patience = asyncio.timeout(self._stall)
         try:
-            async with asyncio.timeout(self._stall):
+            async with patience:
                 return await step
-        except TimeoutError as error:
-            self.stopped_by = RequestTimeout(f"the server took no data for {self._stall:g} s")
-            raise ConnectionError("upload stalled") from error
+        except Exception as error:
+            self._line_broke = error
+            if patience.expired():
+                self.stopped_by = RequestTimeout(f"the server took no data for {self._stall:g} s")
+                raise ConnectionError("upload stalled") from error
+            raise
 
     def _count(self, count: int) -> None:
         self.bytes += count
@@ -189,6 +197,17 @@ class Upload(aiohttp.Payload):
             # The caller's `progress` failed; that is not the line's fault, and no reason to send again.
             self.stopped_by = error
             raise
+
+
+def _view(data: Any, name: str) -> memoryview:
+    """The bytes of a chunk, whatever holds them. Raises `SourceError` for what is none."""
+    try:
+        # An int would make that many zero bytes of `bytes()`; a memoryview takes only what holds bytes.
+        return memoryview(data).cast("B")
+    except TypeError:
+        if inspect.iscoroutine(data):
+            data.close()  # or Python complains that nobody awaited it
+        raise SourceError(f"{name}: gives {type(data).__name__} where bytes are needed", path=name) from None
 
 
 def _plain(writer: Any) -> asyncio.Transport | None:

@@ -12,7 +12,7 @@ from typing import Literal
 
 from ..config import PollPolicy, RetryPolicy
 
-__all__ = ["Phase", "may_have_created", "may_resend", "next_poll", "retry_after", "retry_wait"]
+__all__ = ["Phase", "kept_open", "may_have_created", "may_resend", "next_poll", "retry_after", "retry_wait"]
 
 Phase = Literal["before", "sending", "sent"]
 """How far a request came: nothing left this machine; a part of it; all of it."""
@@ -59,6 +59,16 @@ def retry_after(headers: Mapping[str, str], *, now: float) -> float | None:
         return None
     server_now = _http_date(headers.get("date", ""))
     return max(0.0, then - (now if server_now is None else server_now))
+
+
+def kept_open(headers: Mapping[str, str]) -> float:
+    """Seconds that the server promises by `Keep-Alive: timeout=N` to leave an idle connection open; 0 without one."""
+    for parameter in headers.get("keep-alive", "").lower().split(","):
+        name, _, value = parameter.partition("=")
+        value = value.strip()
+        if name.strip() == "timeout" and value.isdigit() and value.isascii():
+            return float(int(value[:15]))
+    return 0.0
 
 
 def _http_date(value: str) -> float | None:

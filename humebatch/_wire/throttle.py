@@ -87,7 +87,8 @@ class Breaker(msgspec.Struct):
     """Opens after `limit` failures in a row and then lets one request through at a time, until one succeeds.
 
     Closed: no delay. Open: everybody waits `pause` seconds (`first`, doubling to `cap`), then the first to
-    come is the probe; the others wait on. Being refused (4xx) is an answer, not a failure.
+    come is the probe; the others wait on. Only a probe that fails doubles the pause: what was sent before the breaker
+    opened and fails later reports the same outage. Being refused (4xx) is an answer, not a failure.
     """
 
     limit: int = 10
@@ -95,6 +96,7 @@ class Breaker(msgspec.Struct):
     cap: float = 60.0
     failures: int = 0
     pause: float = 0.0
+    opened: float = 0.0
     closed_until_probe: float = 0.0
 
     @property
@@ -112,12 +114,13 @@ class Breaker(msgspec.Struct):
         self.closed_until_probe = now + self.pause
         return 0.0
 
-    def failed(self, *, now: float) -> None:
-        """No answer, or a 5xx."""
+    def failed(self, *, now: float, began: float) -> None:
+        """No answer, or a 5xx, to a request that was let through at `began`."""
         self.failures += 1
-        if self.open:
+        # A probe begins a pause later than the opening.
+        if self.open and (not self.pause or began > self.opened):
             self.pause = min(self.cap, self.pause * 2 if self.pause else self.first)
-            self.closed_until_probe = now + self.pause
+            self.opened, self.closed_until_probe = now, now + self.pause
 
     def answered(self) -> None:
         """Any answer below 500."""
@@ -141,7 +144,7 @@ def rate_limit_pause(headers: Mapping[str, str], *, now: float) -> float | None:
         return None
     text = headers.get("x-ratelimit-reset", "").strip()
     whole, _, fraction = text.partition(".")
-    if not (whole.isascii() and whole.isdigit() and len(whole) <= 15 and (not fraction or fraction.isdigit())):
+    if not (text.isascii() and whole.isdigit() and len(whole) <= 15 and (not fraction or fraction.isdigit())):
         return None
     reset = float(text)
     if reset >= _EPOCH_MS:

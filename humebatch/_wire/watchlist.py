@@ -6,8 +6,10 @@ for the newest ends in the job list; single jobs are asked for only where the li
 - the first few, so that a wrong key or wrong ids show at once;
 - a sample, when more had ended before the watch began than a page holds; all of them, once a sample was missed;
 - all, when a sweep could not reach back to the one before;
+- in turns, the first few of them, for as long as the list has shown none of our jobs: it may be blind;
 - stragglers, that no sweep has shown for long: the more of them turn out to have ended, the more are asked for;
-- every job on a schedule of its own, while the list is of no use (`_unlist`); it gets another chance now and then.
+- every job on a schedule of its own, while the list is of no use (`_unlist`); it gets another chance now and then;
+- jobs whose time is up, when the list cannot tell that they go on.
 """
 
 from __future__ import annotations
@@ -20,27 +22,11 @@ from collections.abc import Callable, Sequence
 import msgspec
 
 from ..config import WatchPolicy
-from .sweep import (
-    FIRST_LIMIT,
-    Expire,
-    Look,
-    Rates,
-    Row,
-    Step,
-    Sweep,
-    Verdict,
-    Wait,
-    judge,
-    next_limit,
-    next_look,
-    next_period,
-    setback,
-)
+from .listing import Listing, Sight
+from .sweep import Expire, Look, Row, Step, Sweep, Wait, next_look, setback
 
 __all__ = ["Watchlist"]
 
-_GROWTH = 4
-_REMEMBERED = 20_000  # ids of ended jobs, ours or not
 _SURE = 4
 _SAMPLED = 16
 _SAMPLE_EVERY = 128
@@ -50,7 +36,8 @@ _REFUND = 0.8  # of a look that found an end: it was not one too many, yet no re
 _GONE_AFTER = 30.0  # seconds between the first and the last time that a job was not there
 _PROBE = 900.0  # seconds until a list that was of no use gets another chance
 _STRIKES = 3
-_BLIND = 8  # ends that only looks have found, and none by the list in between: it does not show our jobs
+_LAST_LOOKS = 16  # at jobs whose time is up; as many again after each that has ended
+_OVERTIME = 30.0  # seconds for these looks
 _NEVER = float("-inf")
 _TICK = 1e-6  # sums of seconds do not meet exactly
 
@@ -84,32 +71,22 @@ class Watchlist:
         self._ever: set[str] = set()
         self._deadlines: deque[tuple[float, str]] = deque()
         self._began = now
-        # The list.
-        self._listed = True
-        self._whole: bool | None = None  # whether `_known` holds all that ever ended; None before the first sweep
-        self._known: OrderedDict[str, None] = OrderedDict()
-        self._settled_to = _NEVER  # on the server's clock: what ended before, a list in order has shown by now
+        self._listing = Listing(policy)
         self._sweep_at = now
-        self._attempted = _NEVER
-        self._settled_at: float | None = None
-        self._limit = 0  # more than usual, when a page was not enough
-        self._asked = 0
-        self._bound = policy.page_rows
-        self._cap: int | None = None
-        self._row_bytes = 0.0
-        self._ended = 0
-        self._rates = Rates()
         # Single jobs.
         self._soon: deque[str] = deque()
         self._doubtful: deque[str] = deque()
         self._due: list[tuple[float, str]] = []
-        self._owed: dict[str, float] = {}
+        self._sample: deque[str] = deque()
         self._suspicious = False
         self._share = _SHARE
-        self._leaks = 0
         self._credit = 0.0
         self._burst = 2 * max(1.0, policy.looks_per_second)
         self._spare, self._spare_at = self._burst, now
+        # Jobs whose time is up, and those of them that may be worth a last look.
+        self._overdue: list[str] = []
+        self._last: deque[str] = deque()
+        self._allowance, self._overtime = 0, now
         # Trouble.
         self._failures = self._strikes = 0
         self._retry_at = _NEVER
@@ -131,15 +108,17 @@ class Watchlist:
             self._deadlines.append((now + self._timeout, job_id))
         if idle:
             self._began = now
-        if job_id in self._known:
+        if entry.number < _SAMPLED:
+            self._sample.append(job_id)
+        if job_id in self._listing.known:
             self._queue(self._soon, job_id, entry)  # its end was seen before we were told of it
             return True
-        entry.unsure = self._whole is False
-        if not self._listed:
+        entry.unsure = self._listing.whole is False
+        if not self._listing.in_use:
             self._schedule(job_id, entry, now + self._look_wait(now) * self._chance())
         elif self._is_sampled(entry):
             self._queue(self._doubtful, job_id, entry)
-        return idle or not self._listed
+        return idle or not self._listing.in_use
 
     def hint(self, job_id: str) -> bool:
         """Somebody says that this job has ended: worth one look, once per job. False when it is ignored."""
@@ -152,6 +131,8 @@ class Watchlist:
 
     def until_deadline(self, now: float) -> float | None:
         """Seconds to the next deadline, None without one."""
+        if self._overdue:
+            return 0.0
         deadline = self._next_deadline()
         return None if deadline is None else max(0.0, deadline - now)
 
@@ -161,34 +142,43 @@ class Watchlist:
         deadline = self._next_deadline()
         if deadline is not None and deadline <= now:
             # One last sweep at the deadline itself, for all that end there; jobs added one by one share it.
-            last = self._attempted < deadline and now - self._attempted >= self._policy.quickest
-            if self._listed and last and self._retry_at <= now:
-                return self._sweep(now)
-            return Expire(self._expired(now))
+            tried = self._listing.attempted
+            last = tried < deadline and now - tried >= self._policy.quickest
+            if self._listing.in_use and last and self._retry_at <= now:
+                return Sweep(self._listing.ask(now))
+            self._call_time(now)
+        if self._overdue:
+            return self._last_step(now)
         if not self._open:
             return Wait(None)
         if self._sweep_at <= now:
-            return self._sweep(now)
+            return Sweep(self._listing.ask(now))
         if jobs := self._looks(now):
             return Look(jobs)
         return Wait(max(0.0, self._next_event(now) + _TICK - now))
 
     def page(self, rows: Sequence[Row], *, limit: int, now: float) -> list[Row]:
         """A page of the list. Returns the rows of jobs that are followed and have ended, in order of their ends."""
-        verdict = judge(rows, limit=limit, known=self._known, asked=self._asked)
         self._failures = self._strikes = 0
         self._retry_at, self._paused = _NEVER, False
+        ours = sum(row.job_id in self._ever for row in rows)
         mine = [row for row in rows if row.finished and self._open.pop(row.job_id, None) is not None]
-        self._ended += len(mine)
-        self._leaks = 0 if mine else self._leaks
-        if rows:
-            self._row_bytes = max(0.9 * self._row_bytes, sum(row.size for row in rows) / len(rows))
-        if verdict in (Verdict.UNSORTED, Verdict.UNFILTERED):
+        first, left = self._listing.settled_at is None, not self._listing.in_use
+        sight = self._listing.page(rows, limit=limit, ours=ours, ended=len(mine), now=now)
+        if sight is Sight.USELESS:
             self._unlist(now)
-        elif verdict is Verdict.MORE and limit < self._most:
-            self._asked, self._limit, self._sweep_at = limit, min(limit * _GROWTH, self._most), now
+        elif sight is Sight.AGAIN:
+            self._sweep_at = now
         else:
-            self._settle(rows, verdict, now)
+            if left:
+                self._due, self._pool = [], self._polls
+            if sight is Sight.GAP:
+                # What ended in it is not known. At the very start that is mostly other people's past: try a sample.
+                for job_id, entry in self._open.items():
+                    entry.unsure = True
+                    if not first or self._is_sampled(entry):
+                        self._queue(self._doubtful, job_id, entry)
+            self._settle(now)
         return mine[::-1]
 
     def list_failed(self, now: float, *, floor: float | None = None, unreadable: bool = False) -> None:
@@ -196,7 +186,7 @@ class Watchlist:
         self._strikes += unreadable
         if self._strikes >= _STRIKES:
             self._unlist(now)
-        elif self._listed:
+        elif self._listing.in_use:
             self._set_back(now, floor)
             self._sweep_at, self._paused = self._retry_at, True
         else:
@@ -204,8 +194,8 @@ class Watchlist:
 
     def list_refused(self, now: float, *, limit: int) -> None:
         """The server does not take these parameters: a smaller limit is tried, then the list is left alone."""
-        if limit > FIRST_LIMIT:
-            self._bound, self._limit, self._sweep_at = max(FIRST_LIMIT, limit // _GROWTH), 0, now
+        if self._listing.smaller(limit):
+            self._sweep_at = now
         else:
             self._unlist(now)
 
@@ -220,18 +210,14 @@ class Watchlist:
         if not row.finished:
             entry.unsure = False
             self._share = max(_SHARE, self._share * 0.95)
-            if not self._listed:
+            if not self._listing.in_use:
                 self._later(job_id, entry, now)
             return False
         self._spare += _REFUND
+        self._allowance = _LAST_LOOKS
         del self._open[job_id]
-        self._ended += 1
-        if self._listed and self._settled_at is not None and job_id not in self._known:
-            if row.ended is None or row.ended < self._settled_to:
-                self._leaked(now, unsure=entry.unsure)
-            elif len(self._owed) < _FEW:
-                # It ended a moment ago, or the list shows nothing at all: it has the overlap's time to show this job.
-                self._owed[job_id] = now + self._policy.overlap
+        if self._listing.missed(row, now=now):
+            self._leaked(now, unsure=entry.unsure)
         return True
 
     def gone(self, job_id: str, *, now: float) -> bool:
@@ -259,10 +245,10 @@ class Watchlist:
         if final or entry.strikes >= _STRIKES:
             del self._open[job_id]
             return True
-        self._later(job_id, entry, now, at_least=_GONE_AFTER if self._listed else 0.0)
+        self._later(job_id, entry, now, at_least=_GONE_AFTER if self._listing.in_use else 0.0)
         if unreadable:
             return False
-        if self._listed:
+        if self._listing.in_use:
             self._paused = True  # the next sweep tells whether it is the job or the server
         else:
             self._pool = 1
@@ -272,78 +258,36 @@ class Watchlist:
 
     # Inside.
 
-    @property
-    def _most(self) -> int:
-        by_bytes = self._policy.page_bytes / self._row_bytes if self._row_bytes else FIRST_LIMIT * _GROWTH
-        return max(1, min(self._bound, max(FIRST_LIMIT, int(min(by_bytes, self._bound)))))
-
-    def _sweep(self, now: float) -> Sweep:
-        """A sweep, as large as the time since the last one wants it (an outage or a slow reader may have been long)."""
-        since = now - self._settled_at if self._listed and self._settled_at is not None else 0.0
-        usual = next_limit(self._policy, rate=self._rates.everyones, seconds=since, most=self._most)
-        self._attempted = now
-        return Sweep(min(max(self._limit, usual), self._most))
-
-    def _settle(self, rows: Sequence[Row], verdict: Verdict, now: float) -> None:
-        """A sweep is complete: learn from it, and say when the next one is due."""
-        first, gap = self._settled_at is None, verdict in (Verdict.CAPPED, Verdict.MORE)
-        fresh = sum(row.job_id not in self._known for row in rows)
-        if verdict is Verdict.CAPPED:
-            self._cap = len(rows)
-        elif self._cap is not None and len(rows) > self._cap:
-            self._cap = None
-        self._remember(rows)
-        if self._settled_at is not None and now > self._settled_at:
-            self._rates.learn(everyones=fresh, ours=self._ended, seconds=now - self._settled_at)
-        self._settled_at, self._ended, self._asked = now, 0, 0
-        if not self._listed:
-            self._listed, self._due, self._pool = True, [], self._polls
-        if first:
-            self._whole = not gap
-        elif gap and self._whole is not None:
-            self._whole = False
-        if gap:
-            # What ended in the gap is not known. At the very start that is mostly other people's past: try a sample.
-            for job_id, entry in self._open.items():
-                entry.unsure = True
-                if not first or self._is_sampled(entry):
-                    self._queue(self._doubtful, job_id, entry)
-        room = self._most if self._cap is None else min(self._cap, self._most)
-        period = next_period(
-            self._policy,
-            age=now - self._began,
-            open_jobs=self.open,
-            rates=self._rates,
-            room=room,
-            chance=self._chance(),
-        )
+    def _settle(self, now: float) -> None:
+        """A sweep is complete: say when the next one is due, and how many looks the list deserves."""
+        period = self._listing.period(age=now - self._began, open_jobs=self.open, chance=self._chance())
         self._sweep_at = now + period
-        self._limit = 0
         share = max(self._share, 1.0) if self.open <= _FEW else self._share
         self._credit += min(share, self.open * period / self._policy.straggler)
         self._credit = min(self._credit, max(1.0, share))
-        for job_id, due in list(self._owed.items()):
-            if job_id in self._known or due <= now:
-                del self._owed[job_id]
-                if job_id not in self._known:
-                    self._leaked(now, unsure=False)
+        if not self._listing.proved:
+            self._look_at_one()
+        for _ in range(self._listing.overdue(now)):
+            self._leaked(now, unsure=False)
 
-    def _remember(self, rows: Sequence[Row]) -> None:
-        for row in reversed(rows):
-            self._known[row.job_id] = None
-        while len(self._known) > _REMEMBERED:
-            self._known.popitem(last=False)
-            self._whole = False
-        times = [row.ended for row in rows if row.ended is not None]
-        self._settled_to = max(times[-1], times[0] - self._policy.overlap) if times else _NEVER
+    def _look_at_one(self) -> None:
+        """One of the first jobs, in turns."""
+        for _ in range(len(self._sample)):
+            job_id = self._sample.popleft()
+            if (entry := self._open.get(job_id)) is not None:
+                self._sample.append(job_id)
+                if entry.missing_since is None:
+                    self._queue(self._doubtful, job_id, entry)
+                    return
 
     def _unlist(self, now: float) -> None:
         """Leave the list alone for a while; every job is looked at by itself."""
         self._sweep_at, self._paused = now + _PROBE, False
-        self._limit = self._asked = self._strikes = self._leaks = 0
-        if not self._listed:
+        self._strikes = 0
+        in_use = self._listing.in_use
+        self._listing.leave()
+        if not in_use:
             return
-        self._listed = False
         base = self._look_wait(now)
         for job_id, entry in self._open.items():
             self._schedule(job_id, entry, now + base * self._chance())
@@ -362,8 +306,7 @@ class Watchlist:
     def _leaked(self, now: float, *, unsure: bool) -> None:
         """A job had ended and the list did not show it: look for more of them."""
         self._share = min(float(self._polls), self._share * 2)
-        self._leaks += not unsure
-        if self._leaks >= _BLIND:
+        if not unsure and self._listing.blind():
             self._unlist(now)
         if unsure and not self._suspicious:
             self._suspicious = True
@@ -391,20 +334,28 @@ class Watchlist:
     def _looks(self, now: float) -> tuple[str, ...]:
         if self._paused or now < self._retry_at:
             return ()
-        self._spare = min(self._burst, self._spare + (now - self._spare_at) * self._policy.looks_per_second)
-        self._spare_at = now
+        most = self._room(now)
         jobs: dict[str, None] = {}
-        while len(jobs) < min(self._pool, int(self._spare + _TICK)):
+        while len(jobs) < most:
             if (job_id := self._next_look(now)) is None:
                 break
             if job_id in jobs:
                 continue
             jobs[job_id] = None
-            entry = self._open[job_id]
-            entry.checked, entry.queued, entry.due = now, False, math.inf
-            self._open.move_to_end(job_id)
-        self._spare -= len(jobs)
+            self._note_look(job_id, now)
         return tuple(jobs)
+
+    def _note_look(self, job_id: str, now: float) -> None:
+        entry = self._open[job_id]
+        entry.checked, entry.queued, entry.due = now, False, math.inf
+        self._open.move_to_end(job_id)
+        self._spare -= 1
+
+    def _room(self, now: float) -> int:
+        """How many looks may begin now."""
+        self._spare = min(self._burst, self._spare + (now - self._spare_at) * self._policy.looks_per_second)
+        self._spare_at = now
+        return min(self._pool, int(self._spare + _TICK))
 
     def _next_look(self, now: float) -> str | None:
         for queue in (self._soon, self._doubtful):
@@ -415,7 +366,7 @@ class Watchlist:
             due, job_id = heapq.heappop(self._due)
             if (entry := self._open.get(job_id)) is not None and entry.due == due:
                 return job_id
-        if self._listed and self._credit >= 1 and self._open:
+        if self._listing.in_use and self._credit >= 1 and self._open:
             job_id, entry = next(iter(self._open.items()))
             if entry.checked <= now - self._policy.straggler:
                 self._credit -= 1
@@ -441,10 +392,37 @@ class Watchlist:
             self._deadlines.popleft()
         return self._deadlines[0][0] if self._deadlines else None
 
-    def _expired(self, now: float) -> tuple[str, ...]:
-        jobs: list[str] = []
+    def _call_time(self, now: float) -> None:
+        if not self._overdue:
+            self._allowance, self._overtime = _LAST_LOOKS, now + _OVERTIME
+        called: list[str] = []
         while self._deadlines and self._deadlines[0][0] <= now:
             job_id = self._deadlines.popleft()[1]
-            if self._open.pop(job_id, None) is not None:
-                jobs.append(job_id)
-        return tuple(jobs)
+            if job_id in self._open:
+                called.append(job_id)
+        self._overdue += called
+        # The longer ago the last look, the more can have happened since.
+        self._last.extend(sorted(called, key=lambda job_id: self._open[job_id].checked))
+
+    def _last_step(self, now: float) -> Step:
+        """For jobs whose time is up: looks, when the list does not tell that they go on, and then the end of it.
+
+        A few looks are enough when none of them finds an end; in an outage there are none.
+        """
+        told = self._listing.in_use and self._listing.proved
+        if not told and not self._paused and self._retry_at <= now < self._overtime:
+            most, jobs = self._room(now), list[str]()
+            while self._last and self._allowance and len(jobs) < most:
+                job_id = self._last.popleft()
+                if job_id in self._open:
+                    jobs.append(job_id)
+                    self._allowance -= 1
+                    self._note_look(job_id, now)
+            if jobs:
+                return Look(tuple(jobs))
+            if self._last and self._allowance:
+                return Wait(max(_TICK, 1 - self._spare) / self._policy.looks_per_second)
+        expired = tuple(job_id for job_id in self._overdue if self._open.pop(job_id, None) is not None)
+        self._overdue.clear()
+        self._last.clear()
+        return Expire(expired)

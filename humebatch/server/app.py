@@ -172,6 +172,9 @@ class _Service:
         if not response.prepared:
             # Answers about a job say already what measured that job.
             response.headers.setdefault(_MEASURE_HEADER, self._mode)
+            # Only where this is promised may a client send a second submission on the same connection.
+            if request.keep_alive:
+                response.headers["Keep-Alive"] = f"timeout={int(request.protocol.keepalive_timeout)}"
         return response
 
     def _tenant(self, request: web.Request) -> str:

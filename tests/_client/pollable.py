@@ -56,6 +56,7 @@ class World:
         failed: frozenset[int] = frozenset(),
         status: dict[int, str] | None = None,
         size: int = 400,
+        told: bool = True,
     ) -> None:
         self.clock = clock
         self.jobs = jobs
@@ -66,7 +67,7 @@ class World:
         self.times: list[float] = []
         self._skew, self._sort, self._filtered, self._cap = skew, sort, filtered, cap
         self._refused_above, self._refused, self._grain, self._down = refused_above, refused, grain, down
-        self._failed, self._status, self._size = failed, status or {}, size
+        self._failed, self._status, self._size, self._told = failed, status or {}, size, told
         lateness = late_by or [late] * len(jobs)
         self._coming = sorted(
             ((jobs[index][1] + lateness[index], index) for index in range(len(jobs)) if index not in hidden),
@@ -90,7 +91,7 @@ class World:
         return Row(
             job_id=name(index),
             finished=over,
-            ended=self._ended(index) if over else None,
+            ended=self._ended(index) if over and self._told else None,
             body=str(index).encode(),
             size=self._size,
         )

@@ -174,8 +174,48 @@ def busiest_second(times: list[float]) -> int:
 async def test_a_list_that_never_shows_our_jobs_is_found_out() -> None:
     run = await Run(FEW_SLOTS, hidden=frozenset(range(COUNT))).watch()
     run.all_done()
-    assert run.world.looks < 6 * COUNT
+    assert run.world.sweeps < 80
+    assert run.world.looks < 12 * COUNT
+    assert run.lag(0.5) < 300
     assert run.clock.now() < max(end for _, end in FEW_SLOTS) + 900
+
+
+@pytest.mark.parametrize("how", [{"grain": 1e12}, {"told": False}], ids=["all equal", "none"])
+async def test_a_list_whose_rows_tell_no_order_is_found_out(how: dict[str, Any]) -> None:
+    few_rows = WatchPolicy(page_rows=200)
+    run = await Run(FEW_SLOTS, **how).watch(policy=few_rows)
+    run.all_done()
+    without = await Run(FEW_SLOTS, refused=True).watch(policy=few_rows)
+    assert run.world.requests < 1.1 * without.world.requests
+    assert run.lag(0.5) < 300
+    assert busiest_second(run.world.times) <= BURST
+
+
+@pytest.mark.parametrize("timeout", [30.0, 500.0, 3000.0])
+@pytest.mark.parametrize("count", [1, 10, 300])
+async def test_no_time_is_up_for_a_job_that_ended_unseen_long_before(count: int, timeout: float) -> None:
+    rng = random.Random(5)
+    jobs = [(0.0, rng.uniform(0, 2 * timeout)) for _ in range(count)]
+    jobs[0] = (0.0, 5.0)
+    of_no_use: list[dict[str, Any]] = [{"hidden": frozenset(range(count))}, {"refused": True}]
+    for list_of_no_use in of_no_use:
+        run = await Run(jobs, **list_of_no_use).watch(timeout=timeout)
+        assert len(run.outcomes) == count
+        for index, (_, end) in enumerate(jobs):
+            outcome = run.outcomes[name(index)]
+            if end < timeout - (0 if count <= 16 else 200):
+                assert outcome.error is None
+            elif end > timeout + 31:
+                assert isinstance(outcome.error, hb.WaitTimeout)
+        assert run.clock.now() <= timeout + 31
+        assert busiest_second(run.world.times) <= BURST
+
+
+async def test_an_outage_at_the_deadline_gets_no_last_looks() -> None:
+    run = await Run([(0.0, 50.0)] * 100, hidden=frozenset(range(100)), down=(40.0, 1e9)).watch(timeout=60)
+    assert {type(outcome.error) for outcome in run.outcomes.values()} == {hb.WaitTimeout}
+    assert run.clock.now() == pytest.approx(60, abs=1)
+    assert run.world.looks < 40
 
 
 async def test_stragglers() -> None:
@@ -261,7 +301,7 @@ async def test_a_job_that_is_not_there_is_not_found_after_a_while() -> None:
 async def test_a_job_that_the_server_shows_late_is_not_missing() -> None:
     run = await Run([(20.0, 40.0)]).watch()
     run.all_done()
-    assert run.world.looked == [name(0)] * 2
+    assert run.world.looked[:2] == [name(0)] * 2
 
 
 async def test_every_job_has_its_own_deadline_and_the_rest_goes_on() -> None:
@@ -291,7 +331,8 @@ async def test_deadlines_of_thousands_cost_one_sweep() -> None:
     run = await Run([(0.0, 1e6)] * COUNT).watch(timeout=300)
     assert len(run.outcomes) == COUNT
     assert run.clock.now() == pytest.approx(300, abs=1)
-    assert run.world.requests < 60
+    assert run.world.sweeps < 60
+    assert run.world.looks < 60  # one a sweep while the list has shown nothing, and a few at the end
 
 
 async def test_a_job_that_ends_at_the_deadline_has_ended() -> None:
@@ -372,7 +413,7 @@ async def test_forged_and_replayed_hints_cost_one_look_per_job_at_most() -> None
     assert sorted(seen) == ids
     async with watch(plain, ids, policy=WatchPolicy(), clock=plain.clock, polls=8, chance=lambda: 0.5) as finished:
         assert len([outcome async for outcome in finished]) == 300
-    assert max(world.looked.count(job_id) for job_id in ids[10:]) == 1
+    assert max(world.looked.count(job_id) for job_id in ids[16:]) == 1  # the others are the sample
     assert world.looks <= plain.looks + 300
     assert busiest_second(world.times) <= 31
     assert world.sweeps <= plain.sweeps + 5
@@ -512,7 +553,8 @@ async def test_the_sweep_on_the_wire() -> None:
         rows = [encode({**details(status, ended_timestamp_ms=end), "job_id": status}) for status, end in states]
         return WireReply(status=200, headers={}, body=b"[" + b",".join(rows) + b"]")
 
-    jobs = BatchJobs(ask)
+    heard: list[tuple[str, str]] = []
+    jobs = BatchJobs(ask, heard=lambda *seen: heard.append(seen))
     rows = await jobs.ended(77)
     assert sorted(asked[0].query) == sorted(
         [("limit", "77"), ("status", "COMPLETED"), ("status", "FAILED"), ("sort_by", "ended"), ("direction", "desc")]
@@ -522,6 +564,7 @@ async def test_the_sweep_on_the_wire() -> None:
         ("COMPLETED", True, 7.0),
         ("NEW", False, None),
     ]
+    assert heard == [(status, status) for status in ("FAILED", "COMPLETED", "NEW")]
     assert all(row.size == len(bytes(row.body)) for row in rows)
     with pytest.raises(hb.JobFailed) as caught:
         jobs.read(rows[0])
@@ -535,13 +578,19 @@ async def test_what_is_no_list_is_a_decode_error(body: bytes) -> None:
         return WireReply(status=200, headers={}, body=body)
 
     with pytest.raises(hb.DecodeError):
-        await BatchJobs(ask).ended(5)
+        await BatchJobs(ask, heard=lambda *_: None).ended(5)
 
 
 LANGUAGE = hb.Models(language=hb.Language())
 QUICK = WatchPolicy(quickest=0.05, slowest=0.2)
+on_both_loops = pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
 
 
+@on_both_loops
 async def test_the_real_server_from_submission_to_outcome(client: hb.BatchClient) -> None:
     count = 300
 
@@ -561,6 +610,7 @@ async def test_the_real_server_from_submission_to_outcome(client: hb.BatchClient
     assert all(found.job_id == job_id and found.state.status == "COMPLETED" for job_id, found in seen.items())
 
 
+@on_both_loops
 async def test_the_real_server_after_the_fact(client: hb.BatchClient) -> None:
     submissions = [hb.Submission(text=[f"text {number}"], models=LANGUAGE) for number in range(120)]
     async with client.submit_many(submissions) as outcomes:
@@ -573,6 +623,26 @@ async def test_the_real_server_after_the_fact(client: hb.BatchClient) -> None:
     assert client.stats.requests - before <= 3
 
 
+@on_both_loops
+async def test_what_a_watch_learns_is_progress(client: hb.BatchClient) -> None:
+    things = [hb.Submission(text=[f"text {number}"], models=LANGUAGE) for number in range(20)]
+    async with client.submit_many(things) as outcomes:
+        jobs = [outcome.unwrap() async for outcome in outcomes]
+    async with client.watch(jobs, policy=QUICK) as finished:
+        assert len([outcome.unwrap() async for outcome in finished]) == 20
+    async with client.progress() as updates:
+        assert (await anext(updates)).jobs == {"COMPLETED": 20}
+
+
+async def test_jobs_that_nobody_watches_are_let_go(client: hb.BatchClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("humebatch._client.progress._FOLLOWED", 3)
+    jobs = [await client.submit(hb.Submission(text=[f"text {number}"], models=LANGUAGE)) for number in range(5)]
+    await every(client, *(job.id for job in jobs))
+    async with client.progress() as updates:
+        assert (await anext(updates)).jobs == {"UNWATCHED": 2, "COMPLETED": 3}
+
+
+@on_both_loops
 async def test_wrong_keys_and_wrong_ids(server: RunningServer, client: hb.BatchClient) -> None:
     async with hb.BatchClient(base_url=server.base_url, api_key="wrong") as other:
         with pytest.raises(hb.AuthError):

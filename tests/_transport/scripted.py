@@ -72,8 +72,9 @@ Script = Callable[[Exchange], Awaitable[None]]
 class ScriptedServer:
     """Runs a script for each connection and closes it: the n-th gets the n-th script, later ones the last."""
 
-    def __init__(self, *scripts: Script) -> None:
+    def __init__(self, *scripts: Script, limit: int = 2**20) -> None:
         self._scripts = scripts
+        self._limit = limit
         self.exchanges: list[Exchange] = []
         self.now = 0
         self.most = 0
@@ -90,7 +91,7 @@ class ScriptedServer:
         return [exchange.line for exchange in self.exchanges if exchange.head]
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=2**20)
+        self._server = await asyncio.start_server(self._serve, "127.0.0.1", 0, limit=self._limit)
         return self
 
     async def __aexit__(self, *_: object) -> None:

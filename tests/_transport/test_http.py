@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
+import shutil
+import ssl
 import sys
 import textwrap
 from pathlib import Path
@@ -14,7 +17,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import humebatch as hb
-from humebatch.testing import FakeClock
+from humebatch.testing import FakeClock, RunningServer
 
 from .scripted import ACCEPTED, JOB, Exchange, Script, ScriptedServer, accepting, answering, closed_port
 
@@ -208,6 +211,30 @@ async def test_progress_that_fails_is_the_callers_own_error(big: Path) -> None:
         assert client.stats.requests == 1
 
 
+async def test_progress_that_fails_at_the_last_piece_leaves_a_submission_unknown(big: Path) -> None:
+    class Stop(Exception):
+        pass
+
+    class Counting:
+        left: int = 0
+
+        def __call__(self, count: int) -> None:
+            self.left -= count
+            if not self.left:
+                raise Stop("at the end")
+
+    stop = Counting()
+    async with ScriptedServer(accepting) as server, client_on(server) as client:
+        await client.submit(hb.Submission(files=[big]))
+        stop.left = len(server.exchanges[0].body)
+        with pytest.raises(hb.SubmissionUnknown, match="at the end") as caught:
+            await client.submit(hb.Submission(files=[big]), progress=stop)
+        await server.quiet()
+        assert len(server.exchanges[1].body) == len(server.exchanges[0].body)
+    assert isinstance(caught.value.__cause__, Stop)
+    assert caught.value.earlier == (caught.value.__cause__,)
+
+
 # ── redirects and the key ────────────────────────────────────────────────────────────────────────
 
 
@@ -306,6 +333,105 @@ async def test_a_wish_that_is_too_long_gets_no_further_try() -> None:
         assert sleeps_of(client) == []
     assert caught.value.retry_after == 901
     assert len(server.exchanges) == 1
+
+
+@pytest.mark.parametrize(("status", "kind"), [(429, hb.RateLimited), (503, hb.ServerError)])
+async def test_during_a_long_pause_everything_fails_at_once_and_says_so(status: int, kind: type[hb.ApiError]) -> None:
+    later = answering(status, b"", "Retry-After: 2000")
+    async with ScriptedServer(later, detailing) as server, client_on(server) as client:
+        with pytest.raises(kind) as first:
+            await client.details(JOB)
+        await client._open.clock.sleep(500)
+        for left in (1500, 1000):
+            with pytest.raises(kind, match=f"not sent.* {left} s") as caught:
+                await client.details(JOB)
+            assert (caught.value.status, caught.value.attempts) == (status, 0)
+            assert caught.value.retry_after == pytest.approx(left)  # type: ignore[attr-defined]
+            await client._open.clock.sleep(500)
+        assert len(server.exchanges) == client.stats.requests == 1
+        # What is left now is short enough to be waited for.
+        assert (await client.details(JOB)).job_id == JOB
+        assert sleeps_of(client)[-1] == pytest.approx(500)
+    assert first.value.attempts == 1
+
+
+async def test_a_pause_is_believed_for_an_hour() -> None:
+    later = answering(429, b"", "Retry-After: 99999999")
+    async with ScriptedServer(later, accepting) as server, client_on(server) as client:
+        with pytest.raises(hb.RateLimited):
+            await client.submit(TEXT)
+        await client._open.clock.sleep(3600)
+        assert (await client.submit(TEXT)).id == JOB
+
+
+async def test_those_who_wait_already_learn_of_a_longer_pause() -> None:
+    short = answering(429, b"", "Retry-After: 60")
+    long = answering(429, b"", "Retry-After: 2000")
+    async with ScriptedServer(short, long) as server, client_on(server, **once()) as client:
+        with pytest.raises(hb.RateLimited):
+            await client.details(JOB)
+        errors = []
+
+        async def look() -> None:
+            try:
+                await client.details(JOB)
+            except hb.RateLimited as error:
+                errors.append(error.attempts)
+
+        await asyncio.gather(*(look() for _ in range(10)))
+        assert len(server.exchanges) == 1 + errors.count(1) <= 11
+        with pytest.raises(hb.RateLimited, match="not sent"):
+            await client.details(JOB)
+
+
+@pytest.mark.parametrize("reset", ["5.²", "٥", "1e5", "-3", "5.", "", "9" * 400])
+async def test_an_answer_with_a_strange_header_is_an_answer(reset: str) -> None:
+    strange = answering(200, ACCEPTED, "x-ratelimit-remaining: 0", f"x-ratelimit-reset: {reset}")
+    async with ScriptedServer(strange) as server, client_on(server) as client:
+        assert (await client.submit(TEXT)).id == JOB
+
+
+async def test_what_one_restart_cuts_is_one_failure_more_or_less() -> None:
+    """Sixteen looks that die together open the breaker, for its first pause."""
+    inside: list[Exchange] = []
+
+    async def restarting(exchange: Exchange) -> None:
+        await exchange.read_all()
+        inside.append(exchange)
+        if len(inside) == 16:
+            for one in inside:
+                one.reset()
+        await exchange.read_rest()
+
+    async with ScriptedServer(*[restarting] * 16, detailing) as server, client_on(server, **once()) as client:
+        lost = await asyncio.gather(*(client.details(JOB) for _ in range(16)), return_exceptions=True)
+        assert all(isinstance(error, hb.TransportError) for error in lost)
+        assert (await client.details(JOB)).job_id == JOB
+        assert sleeps_of(client) == [5.0]
+
+
+async def test_who_cannot_wait_is_told_at_once_that_the_server_fails() -> None:
+    impatient = once(retry=hb.RetryPolicy(attempts=1, max_retry_after=3))
+    async with ScriptedServer(*[answering(500)] * 10, detailing) as server, client_on(server, **impatient) as client:
+        for _ in range(10):
+            with pytest.raises(hb.ServerError):
+                await client.details(JOB)
+        with pytest.raises(hb.ConnectFailed, match="again in 5 s"):
+            await client.details(JOB)
+        assert sleeps_of(client) == []
+        await client._open.clock.sleep(2)
+        assert (await client.details(JOB)).job_id == JOB
+
+
+async def test_who_cannot_wait_any_more_is_told_what_happened_before() -> None:
+    patient_no_more = {"retry": hb.RetryPolicy(attempts=20, base=0.1, cap=0.1, max_retry_after=3)}
+    async with ScriptedServer(answering(500)) as server, client_on(server, **patient_no_more) as client:
+        with pytest.raises(hb.ConnectFailed, match="not sent") as caught:
+            await client.details(JOB)
+        assert len(server.exchanges) == 10
+    assert caught.value.attempts == 10
+    assert [type(error) for error in caught.value.earlier] == [hb.ServerError] * 10
+    assert caught.value.__cause__ is caught.value.earlier[-1]
 
 
 @pytest.mark.parametrize("status", [500, 502, 503, 504, 429, 408])
@@ -464,21 +590,100 @@ async def test_a_submission_cut_in_the_middle_is_sent_again_and_progress_goes_ba
     assert len({exchange.headers["content-length"] for exchange in server.exchanges}) == 1
 
 
-@pytest.mark.parametrize(("kept", "connections"), [(1.0, 1), (0.0, 3)])
-async def test_only_a_fresh_connection_is_used_again_for_a_submission(
-    kept: float, connections: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("humebatch._transport.http._KEPT_FOR_SUBMISSIONS", kept)
+def keeping(*headers: str) -> Script:
+    """Accept one submission after the other on the same connection."""
 
-    async def keeping(exchange: Exchange) -> None:
+    async def script(exchange: Exchange) -> None:
         while True:
             await exchange.read_all()
-            await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(ACCEPTED) + ACCEPTED)
+            lines = ["HTTP/1.1 200 OK", f"Content-Length: {len(ACCEPTED)}", *headers]
+            await exchange.send("\r\n".join(lines).encode() + b"\r\n\r\n" + ACCEPTED)
 
-    async with ScriptedServer(keeping) as server, client_on(server) as client:
-        for _ in range(3):
+    return script
+
+
+@pytest.mark.parametrize(
+    ("promise", "connections"),
+    [
+        ((), 4),
+        (("Keep-Alive: timeout=5",), 2),
+        (("Keep-Alive: max=100, Timeout=60",), 2),
+        (("Keep-Alive: timeout=2",), 4),
+        (("Keep-Alive: timeout=²",), 4),
+        (("Keep-Alive: timeout",), 4),
+    ],
+)
+async def test_a_submission_has_a_connection_of_its_own_unless_the_server_promised_to_keep_them(
+    promise: tuple[str, ...], connections: int
+) -> None:
+    async with ScriptedServer(keeping(*promise)) as server, client_on(server) as client:
+        for _ in range(4):
             await client.submit(TEXT)
         assert len(server.exchanges) == connections
+
+
+async def test_a_connection_that_idled_is_not_used_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("humebatch._transport.http._KEPT_FOR_SUBMISSIONS", 0.0)
+    async with ScriptedServer(keeping("Keep-Alive: timeout=5")) as server, client_on(server) as client:
+        for _ in range(4):
+            await client.submit(TEXT)
+        assert len(server.exchanges) == 4
+
+
+async def test_a_server_that_breaks_its_promise_is_not_believed_again() -> None:
+    async def breaking(exchange: Exchange) -> None:
+        await exchange.read_all()
+        lines = f"HTTP/1.1 200 OK\r\nKeep-Alive: timeout=5\r\nContent-Length: {len(ACCEPTED)}\r\n\r\n"
+        await exchange.send(lines.encode() + ACCEPTED)
+        await exchange.read_all()
+        exchange.reset()
+
+    outcomes = []
+    async with ScriptedServer(breaking) as server, client_on(server) as client:
+        for _ in range(8):
+            try:
+                outcomes.append((await client.submit(TEXT)).id)
+            except hb.SubmissionUnknown:
+                outcomes.append("unknown")
+        assert outcomes.count("unknown") == 1
+        assert len(server.exchanges) == 7
+
+
+async def test_a_server_behind_a_balancer_that_promises_nothing_takes_the_promise_back() -> None:
+    promising = keeping("Keep-Alive: timeout=5")
+    async with ScriptedServer(promising, keeping(), promising) as server, client_on(server) as client:
+        for _ in range(5):
+            await client.submit(TEXT)
+        assert len(server.exchanges) == 5
+
+
+async def test_the_real_server_keeps_its_connections(server: RunningServer) -> None:
+    ports: set[int] = set()
+
+    async def through(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        ports.add(writer.get_extra_info("peername")[1])
+        host, _, port = server.base_url.removeprefix("http://").partition(":")
+        onward, back = await asyncio.open_connection(host, int(port))
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(ConnectionError):
+                while data := await source.read(2**16):
+                    sink.write(data)
+                    await sink.drain()
+            sink.close()
+
+        await asyncio.gather(pump(reader, back), pump(onward, writer))
+
+    relay = await asyncio.start_server(through, "127.0.0.1", 0)
+    url = f"http://127.0.0.1:{relay.sockets[0].getsockname()[1]}"
+    try:
+        async with client_on(url, api_key=server.api_key) as client:
+            for _ in range(6):
+                await client.submit(TEXT)
+    finally:
+        relay.close()
+        await relay.wait_closed()
+    assert len(ports) == 2
 
 
 @settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -523,6 +728,29 @@ async def test_a_server_that_does_not_speak_tls_is_no_connection() -> None:
     async with ScriptedServer(banner) as server, client_on(server.url.replace("http:", "https:"), **once()) as client:
         with pytest.raises(hb.ConnectFailed):
             await client.details(JOB)
+
+
+async def test_a_certificate_that_is_not_trusted_is_not_tried_again(tmp_path: Path) -> None:
+    if shutil.which("openssl") is None:
+        pytest.skip("openssl is not installed")
+    key, certificate = str(tmp_path / "key.pem"), str(tmp_path / "certificate.pem")
+    made = await asyncio.create_subprocess_exec(
+        *("openssl", "req", "-x509", "-newkey", "rsa:2048", "-nodes", "-days", "2", "-subj", "/CN=localhost"),
+        *("-keyout", key, "-out", certificate),
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    assert await made.wait() == 0
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    await asyncio.to_thread(context.load_cert_chain, certificate, key)
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        async with client_on(url) as client:
+            for attempt in (client.submit(TEXT), client.details(JOB)):
+                with pytest.raises(hb.ConnectFailed, match="ertificate") as caught:
+                    await attempt
+                assert caught.value.attempts == 1
+            assert client.stats.requests == 2
+            assert sleeps_of(client) == []
 
 
 async def test_a_handshake_that_does_not_come_is_no_connection() -> None:

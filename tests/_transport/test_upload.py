@@ -170,7 +170,7 @@ async def test_a_bundle_is_stored_and_as_long_as_announced(tmp_path: Path) -> No
     from humebatch._wire.message import StreamPart
 
     (tmp_path / "a.wav").write_bytes(BYTES)
-    (planned,) = await plan_uploads([hb.Bundle(files=[tmp_path / "a.wav"])], held=0)
+    (planned,) = await plan_uploads([hb.Bundle(files=[tmp_path / "a.wav"])], piece=2**18)
     part = planned.content
     assert isinstance(part, StreamPart)
     data = b"".join([piece async for piece in part.chunks()])

@@ -285,6 +285,15 @@ def test_a_list_of_no_use_gets_another_chance() -> None:
     assert isinstance(step, Wait)
 
 
+def test_a_list_that_shows_nothing_of_ours_gets_no_other_chance() -> None:
+    made, wait = settled(range(10))
+    made.page([row(1, 1), row(2, 2)], limit=50, now=wait)
+    for number, rows in enumerate(([], [row(100, 2), row(101, 1)]), 1):
+        made.page(rows, limit=50, now=wait + 1000 * number)
+        assert len(looked(made, wait + 1000 * number + 890)) == 8
+        assert not has_sweep(made, wait + 1000 * number + 890)
+
+
 def waits(made: Watchlist, now: float) -> float | None:
     step = made.plan(now)
     assert isinstance(step, Wait)
@@ -318,13 +327,16 @@ def test_an_end_that_was_seen_before_the_job_was_known_is_fetched_at_once() -> N
     made, _ = settled([1, 2])
     made.page([row(7, 7)], limit=50, now=1.0)
     assert made.add("7", now=1.5)
-    assert made.plan(1.5) == Look(("7",))
+    step = made.plan(1.5)
+    assert isinstance(step, Look)
+    assert step.jobs[0] == "7"
     assert made.found("7", row(7, 7), now=1.5)
 
 
 def test_deadlines_get_one_last_sweep_together() -> None:
-    made, wait = settled(range(100), timeout=1.0)
+    made, wait = settled(range(101), timeout=1.0)
     assert wait == pytest.approx(1.0)
+    assert [one.job_id for one in made.page([row(100)], limit=50, now=0.5)] == ["100"]
     assert waits(made, 0.5) == pytest.approx(0.5, abs=1e-3)
     # Less than a period ago, a sweep has been: that one was the last.
     assert made.plan(1.0) == Expire(tuple(str(n) for n in range(100)))
@@ -333,6 +345,44 @@ def test_deadlines_get_one_last_sweep_together() -> None:
     made.page([row(1)], limit=50, now=60.0)
     assert made.plan(60.0) == Expire(("0", "2"))
     assert made.open == 0
+
+
+def test_a_list_that_has_shown_none_of_the_jobs_does_not_speak_for_those_whose_time_is_up() -> None:
+    everybody = tuple(str(n) for n in range(100))
+    made, _ = settled(range(100), timeout=60.0)
+    assert isinstance(made.plan(60.0), Sweep)
+    made.page([], limit=50, now=60.0)
+    # None of a few has ended: the others are believed to go on, too.
+    step = made.plan(60.0)
+    looks: list[str] = []
+    while isinstance(step, Look):
+        looks += step.jobs
+        step = made.plan(60.0)
+    assert len(set(looks)) == len(looks) == 16
+    assert step == Expire(everybody)
+    # All have ended: each is found, at the permitted rate.
+    made, _ = settled(range(100), timeout=60.0)
+    made.plan(60.0)
+    made.page([], limit=50, now=60.0)
+    now, found = 60.0, 0
+    while made.open and now < 90:
+        match made.plan(now):
+            case Look(jobs):
+                assert made.until_deadline(now) == 0
+                found += sum(made.found(job_id, row(int(job_id)), now=now) for job_id in jobs)
+            case Wait(seconds):
+                assert seconds is not None
+                now += seconds
+            case step:
+                pytest.fail(f"{step} while looks find ends")
+    assert found == 100
+    assert now > 60
+    # It does not last: half a minute later, time is up.
+    made, _ = settled(range(100), timeout=60.0)
+    made.plan(60.0)
+    made.page([], limit=50, now=60.0)
+    assert isinstance(made.plan(60.0), Look)
+    assert made.plan(91.0) == Expire(everybody)
 
 
 def test_a_deadline_in_an_outage_is_a_deadline() -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from hypothesis import given
+import pytest
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from humebatch._wire.throttle import Breaker, RetryBudget, Throttle, rate_limit_pause
@@ -65,25 +66,36 @@ def test_a_budget_is_never_overdrawn_nor_overfilled(events: list[str]) -> None:
 def test_a_breaker_opens_lets_one_probe_through_and_closes_on_an_answer() -> None:
     breaker = Breaker()
     for _ in range(9):
-        breaker.failed(now=0.0)
+        breaker.failed(now=0.0, began=0.0)
     assert breaker.wait(now=0.0) == 0
-    breaker.failed(now=0.0)
+    breaker.failed(now=0.0, began=0.0)
     assert breaker.wait(now=0.0) == 5
     assert breaker.wait(now=5.0) == 0, "the first to come is the probe"
     assert breaker.wait(now=5.0) == 5, "the others wait on"
-    breaker.failed(now=5.5)
+    breaker.failed(now=5.5, began=5.0)
     assert breaker.wait(now=5.5) == 10
     assert breaker.wait(now=16.0) == 0
     breaker.answered()
     assert breaker.wait(now=16.0) == breaker.wait(now=16.0) == 0
 
 
-@given(st.lists(st.floats(0, 1000), min_size=10, max_size=60))
-def test_a_breaker_waits_a_minute_at_the_most(times: list[float]) -> None:
+def test_what_was_in_flight_when_a_breaker_opened_does_not_double_its_pause() -> None:
+    breaker = Breaker()
+    for number in range(64):
+        breaker.failed(now=2.0 + number / 100, began=number / 100)
+    assert breaker.wait(now=3.0) == pytest.approx(5 - 1 + 0.09)
+    breaker.failed(now=100.0, began=1.0)  # a large upload
+    assert breaker.wait(now=100.0) == 0
+    breaker.failed(now=100.5, began=100.0)
+    assert breaker.wait(now=100.5) == 10
+
+
+@given(st.lists(st.tuples(st.floats(0, 1000), st.floats(0, 2000)), min_size=10, max_size=60))
+def test_a_breaker_waits_a_minute_at_the_most(failures: list[tuple[float, float]]) -> None:
     breaker, now = Breaker(), 0.0
-    for step in times:
+    for step, took in failures:
         now += step
-        breaker.failed(now=now)
+        breaker.failed(now=now, began=now - took)
         assert breaker.wait(now=now) <= 60.001
 
 
@@ -98,7 +110,9 @@ def test_reset_is_read_in_all_three_ways(seconds: float) -> None:
         assert abs(pause - seconds) < 0.01
 
 
-@given(st.text(max_size=20), st.text(max_size=20))
+@given(st.text(max_size=20), st.text("0123456789.e+-²٥ ", max_size=20) | st.text(max_size=20))
+@example("0", "5.²")
+@example("0", "1" * 15 + "." + "9" * 400)
 def test_whatever_stands_in_the_headers_the_pause_is_bounded(remaining: str, reset: str) -> None:
     pause = rate_limit_pause({"x-ratelimit-remaining": remaining, "x-ratelimit-reset": reset}, now=NOW)
     assert pause is None or 0 <= pause <= 900

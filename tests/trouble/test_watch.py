@@ -122,6 +122,11 @@ async def test_left_early(phase: str, leave: str) -> None:
     assert service.inside == 0
 
 
+@pytest.mark.parametrize(
+    "anyio_backend",
+    [("asyncio", {"use_uvloop": False}), ("asyncio", {"use_uvloop": True})],
+    ids=["asyncio", "uvloop"],
+)
 async def test_leaving_the_loop_is_leaving_the_watch(client: hb.BatchClient) -> None:
     before = asyncio.all_tasks()
     language = hb.Models(language=hb.Language())
