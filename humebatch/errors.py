@@ -220,16 +220,30 @@ class ServerError(ApiError):
 
 
 class DecodeError(HumebatchError, ValueError):
-    """An answer is not what the schema says.
+    """An answer, or a saved one, is cut or not what the schema says.
 
-    `path` is where in the JSON (`$[0].results.predictions`), `near` the text around the place.
+    `path` is where in the JSON (`$[0].results.predictions`), `offset` how many bytes in: where the wrong value begins,
+    or where the text ends or breaks. The path of text that breaks more than 64 MB in is `$`. `near` is the text around
+    the place. What came is kept: in the file named `file`, or else as `data`.
     """
 
-    def __init__(self, message: str, *, path: str = "$", near: str = "") -> None:
-        super().__init__(message, path=path, near=near)
+    def __init__(
+        self,
+        message: str,
+        *,
+        path: str = "$",
+        near: str = "",
+        offset: int = 0,
+        data: bytes | None = None,
+        file: str | None = None,
+    ) -> None:
+        super().__init__(message, path=path, near=near, offset=offset, data=data, file=file)
 
     path: str
     near: str
+    offset: int
+    data: bytes | None
+    file: str | None
 
 
 class CallbackRejected(HumebatchError):

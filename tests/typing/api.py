@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
 from msgspec import UNSET, UnsetType
 
 import humebatch as hb
-from humebatch import config, errors, jobs, local, predictions, vocabulary
+from humebatch import config, errors, jobs, local, predictions, report, vocabulary
 from humebatch.testing import FakeClock, RunningServer, running_server
 
 
@@ -143,8 +143,8 @@ def results(found: list[predictions.SourceResult]) -> None:
                 for faces in models.face.grouped_predictions:
                     for face in faces.predictions:
                         assert_type(face.box.x, float)
-                        assert_type(face.emotions, list[predictions.Score])
-                        assert_type(face.facs, list[predictions.Score] | None)
+                        assert_type(face.emotions, predictions.Scores)
+                        assert_type(face.facs, predictions.Scores | None)
             if models.prosody:
                 assert_type(models.prosody.metadata, predictions.TranscriptionMetadata | None)
                 for group in models.prosody.grouped_predictions:
@@ -157,9 +157,66 @@ def results(found: list[predictions.SourceResult]) -> None:
             if models.ner:
                 assert_type(models.ner.grouped_predictions[0].predictions[0].entity, str)
             if models.burst:
-                assert_type(models.burst.grouped_predictions[0].predictions[0].descriptions, list[predictions.Score])
+                assert_type(models.burst.grouped_predictions[0].predictions[0].descriptions, predictions.Scores)
             if models.facemesh:
-                assert_type(models.facemesh.grouped_predictions[0].predictions[0].emotions, list[predictions.Score])
+                assert_type(models.facemesh.grouped_predictions[0].predictions[0].emotions, predictions.Scores)
+
+
+def scores(emotions: predictions.Scores) -> None:
+    assert_type(emotions["Joy"], float)
+    assert_type(emotions[0], predictions.Score)
+    assert_type(emotions[1:3], list[predictions.Score])
+    assert_type(emotions.get("Joy"), float | None)
+    assert_type(emotions.get("Joy", 0), float)
+    assert_type(emotions.top(), list[predictions.Score])
+    assert_type(emotions.top(3)[0].name, str)
+    assert_type(emotions.as_dict(), dict[str, float])
+    for score in emotions:
+        assert_type(score, predictions.Score)
+        assert_type(score.score, float)
+    predictions.FacemeshPrediction(predictions.Scores([predictions.Score("Joy", 1)]))
+
+
+def decoding(data: bytes) -> None:
+    assert_type(predictions.decode(data), list[predictions.SourceResult])
+    predictions.decode(bytearray(data))
+    predictions.decode(memoryview(data))
+    assert_type(predictions.read("predictions.json"), predictions.PredictionsReader)
+    with predictions.read(Path("predictions.json.gz")) as reader:
+        assert_type(len(reader), int)
+        assert_type(reader[-1], predictions.SourceReader)
+        for source in reader:
+            assert_type(source, predictions.SourceReader)
+            one_by_one(source)
+
+
+def one_by_one(source: predictions.SourceReader) -> None:
+    assert_type(source.source, predictions.Source)
+    assert_type(source.error, str | None)
+    assert_type(source.errors, list[predictions.ResultError])
+    assert_type(source.load(), predictions.SourceResult)
+    for file in source:
+        assert_type(file, predictions.PredictionReader)
+        assert_type((file.file, file.file_type), tuple[str, str | None])
+        assert_type(file.models, predictions.ModelsPredictions)
+        assert_type(file.rows("face"), Iterator[tuple[str, predictions.FacePrediction]])
+        assert_type(file.rows("burst"), Iterator[tuple[str, predictions.BurstPrediction]])
+        assert_type(file.rows("prosody"), Iterator[tuple[str, predictions.ProsodyPrediction]])
+        assert_type(file.rows("language"), Iterator[tuple[str, predictions.LanguagePrediction]])
+        assert_type(file.rows("ner"), Iterator[tuple[str, predictions.NerPrediction]])
+        assert_type(file.rows("facemesh"), Iterator[tuple[str, predictions.FacemeshPrediction]])
+        for model in file.present:
+            for group, _ in file.rows(model):
+                assert_type(group, str)
+        for group, face in file.rows("face"):
+            assert_type((group, face.emotions["Joy"]), tuple[str, float])
+
+
+async def reading(job: hb.Job) -> None:
+    async with job.open_predictions() as sources:
+        assert_type(sources, AsyncIterator[predictions.SourceReader])
+        async for source in sources:
+            one_by_one(source)
 
 
 async def going_wrong(client: hb.BatchClient) -> None:
@@ -187,6 +244,7 @@ async def going_wrong(client: hb.BatchClient) -> None:
         assert_type(error.body, str)
     except hb.DecodeError as error:
         assert_type((error.path, error.near), tuple[str, str])
+        assert_type((error.offset, error.data, error.file), tuple[int, bytes | None, str | None])
     except hb.JobFailed as error:
         assert_type(error.job_id, str)
         assert_type(error.details, Any)
@@ -211,6 +269,14 @@ async def without_a_server(folder: Path) -> None:
         assert_type(client, hb.BatchClient)
     async with hb.local.client(data="folder", measure="local"):
         pass
+
+
+def a_report(paths: list[str | Path]) -> None:
+    page = report.page(["results", Path("predictions.json")])
+    assert_type(page, report.Page)
+    assert_type(page.html, str)
+    assert_type(page.broken[0].error, str | None)
+    assert_type(report.find(paths), list[Path])
 
 
 async def testing() -> None:

@@ -24,7 +24,7 @@ import msgspec
 from msgspec import UnsetType
 
 from ...jobs import Face
-from ...predictions import BoundingBox, FacePrediction, GroupedPredictions, ModelPredictions, Score
+from ...predictions import BoundingBox, FacePrediction, GroupedPredictions, ModelPredictions, Score, Scores
 from ...vocabulary import EMOTIONS, FACS
 from . import Measured, Media, Unmeasurable, carried
 from .face_expression import ExpressionReader
@@ -155,8 +155,8 @@ def _grouped(found: list[FacePrediction], *, identify: bool) -> list[GroupedPred
     return [GroupedPredictions("unknown", found)] if found else []
 
 
-def _scores(values: Mapping[str, float], order: tuple[str, ...]) -> list[Score]:
-    return [Score(name, values[name]) for name in order if name in values]
+def _scores(values: Mapping[str, float], order: tuple[str, ...]) -> Scores:
+    return Scores(Score(name, values[name]) for name in order if name in values)
 
 
 def _not_measured(config: Face) -> list[str]:

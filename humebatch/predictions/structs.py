@@ -1,16 +1,18 @@
-"""What a finished job says: one `SourceResult` per file, URL or text list that was sent.
+"""What a finished job says, as structs: one `SourceResult` per file, URL or text list that was sent.
 
-Structs follow the schemas of the Expression Measurement API v0, with two fields that real answers
+They follow the schemas of the Expression Measurement API v0, with two fields that real answers
 carry beyond them (`Prediction.file_type`, `ResultError.model`). Unknown fields are ignored, unknown
 names are kept, and every optional field may be absent or null.
 """
 
 from __future__ import annotations
 
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, TypeVar
 
 import msgspec
 from msgspec import UNSET, UnsetType
+
+from .scores import Score, Scores, scores
 
 __all__ = [
     "BoundingBox",
@@ -27,7 +29,6 @@ __all__ = [
     "ProsodyPrediction",
     "ResultError",
     "Results",
-    "Score",
     "Source",
     "SourceResult",
     "TimeInterval",
@@ -35,11 +36,14 @@ __all__ = [
 ]
 
 
-class Score(msgspec.Struct, gc=False):
-    """One named score. Typically 0..1; the vendor documents that values outside that range are possible."""
+if TYPE_CHECKING:
+    ScoreList = Scores
+else:
+    # msgspec decodes to plain lists only; `__post_init__` makes them `Scores`.
+    ScoreList = list[Score]
 
-    name: str
-    score: float
+# What fits the columns of tables.
+Int64 = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 
 
 class BoundingBox(msgspec.Struct, gc=False):
@@ -61,38 +65,52 @@ class TimeInterval(msgspec.Struct, gc=False):
 class PositionInterval(msgspec.Struct, gc=False):
     """Characters `begin` (inclusive) to `end` (exclusive) of the text, counted from zero."""
 
-    begin: int
-    end: int
+    begin: Int64
+    end: Int64
 
 
 class FacePrediction(msgspec.Struct, gc=False):
     """One face in one frame. `frame` counts the video's frames, `time` is in seconds, `prob` is 0..1."""
 
-    frame: int
+    frame: Int64
     time: float
     prob: float
     box: BoundingBox
-    emotions: list[Score]
-    facs: list[Score] | None = None
-    descriptions: list[Score] | None = None
+    emotions: ScoreList
+    facs: ScoreList | None = None
+    descriptions: ScoreList | None = None
+
+    def __post_init__(self) -> None:
+        self.emotions = scores(self.emotions)
+        if self.facs is not None:
+            self.facs = scores(self.facs)
+        if self.descriptions is not None:
+            self.descriptions = scores(self.descriptions)
 
 
 class ProsodyPrediction(msgspec.Struct, gc=False):
     """One stretch of speech. `text` is null when transcription is off."""
 
     time: TimeInterval
-    emotions: list[Score]
+    emotions: ScoreList
     text: str | None = None
     confidence: float | None = None
     speaker_confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        self.emotions = scores(self.emotions)
 
 
 class BurstPrediction(msgspec.Struct, gc=False):
     """One vocal burst (laugh, sigh, gasp…)."""
 
     time: TimeInterval
-    emotions: list[Score]
-    descriptions: list[Score]
+    emotions: ScoreList
+    descriptions: ScoreList
+
+    def __post_init__(self) -> None:
+        self.emotions = scores(self.emotions)
+        self.descriptions = scores(self.descriptions)
 
 
 class LanguagePrediction(msgspec.Struct, gc=False):
@@ -100,12 +118,19 @@ class LanguagePrediction(msgspec.Struct, gc=False):
 
     text: str
     position: PositionInterval
-    emotions: list[Score]
+    emotions: ScoreList
     time: TimeInterval | None = None
     confidence: float | None = None
     speaker_confidence: float | None = None
-    sentiment: list[Score] | None = None
-    toxicity: list[Score] | None = None
+    sentiment: ScoreList | None = None
+    toxicity: ScoreList | None = None
+
+    def __post_init__(self) -> None:
+        self.emotions = scores(self.emotions)
+        if self.sentiment is not None:
+            self.sentiment = scores(self.sentiment)
+        if self.toxicity is not None:
+            self.toxicity = scores(self.toxicity)
 
 
 class NerPrediction(msgspec.Struct, gc=False):
@@ -117,16 +142,22 @@ class NerPrediction(msgspec.Struct, gc=False):
     support: float
     uri: str
     link_word: str
-    emotions: list[Score]
+    emotions: ScoreList
     time: TimeInterval | None = None
     confidence: float | None = None
     speaker_confidence: float | None = None
+
+    def __post_init__(self) -> None:
+        self.emotions = scores(self.emotions)
 
 
 class FacemeshPrediction(msgspec.Struct, gc=False):
     """One anonymised face mesh."""
 
-    emotions: list[Score]
+    emotions: ScoreList
+
+    def __post_init__(self) -> None:
+        self.emotions = scores(self.emotions)
 
 
 P = TypeVar("P")
