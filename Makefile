@@ -25,7 +25,7 @@ check: .venv/ready
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --editable '.[bundle,cli,local]' --group dev
+	$(BIN)/python -m pip install --quiet --editable '.[bundle,cli,local,report,tables]' --group dev
 	touch $@
 
 clean:

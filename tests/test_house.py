@@ -26,14 +26,18 @@ FLOORS: dict[str, tuple[int, set[str]]] = {
     "config": (0, {"msgspec"}),
     "jobs": (0, {"msgspec"}),
     "sources": (0, {"msgspec"}),
-    "predictions": (0, {"msgspec"}),
+    "predictions": (0, {"msgspec", "typing_extensions"}),
+    "_decoding": (0, {"msgspec", "typing_extensions"}),
     "vocabulary": (0, set()),
     "_wire": (1, {"msgspec"}),
     "_transport": (2, {"msgspec", "aiohttp", "aiofiles", "anyio", "zipstream"}),
     "_client": (3, {"msgspec", "anyio"}),
     "server": (3, {"msgspec", "aiohttp", "aiofiles", "anyio", "yarl"}),
+    "_tally": (4, set()),
     "callbacks": (4, {"msgspec"}),
     "local": (4, {"msgspec", "anyio"}),
+    "report": (4, {"msgspec", "jinja2", "plotly"}),
+    "tables": (4, {"msgspec", "numpy", "pyarrow"}),
     "testing": (4, {"msgspec", "anyio", "aiohttp"}),
     "cli": (5, {"msgspec", "anyio", "typer", "rich"}),
     "__init__": (5, set()),
@@ -180,7 +184,7 @@ def test_import_is_light() -> None:
     code = (
         "import sys, humebatch\n"
         "heavy = ['humebatch.server', 'humebatch.cli', 'humebatch.legacy', 'humebatch.testing', 'aiohttp.web',"
-        " 'typer', 'rich', 'numpy', 'PIL', 'onnxruntime', 'sqlite3', 'pyarrow']\n"
+        " 'typer', 'rich', 'numpy', 'PIL', 'onnxruntime', 'sqlite3', 'pyarrow', 'plotly']\n"
         "print([name for name in heavy if name in sys.modules])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -193,7 +197,7 @@ def test_core_needs_four_packages_only() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[ ]", need)[0] for need in project["dependencies"]}
     assert names == {"aiohttp", "msgspec", "anyio", "aiofiles"}
-    assert set(project["optional-dependencies"]) == {"bundle", "cli", "local"}
+    assert set(project["optional-dependencies"]) == {"bundle", "cli", "local", "report", "tables"}
 
 
 def test_no_junk_drawers() -> None:

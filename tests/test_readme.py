@@ -17,6 +17,7 @@ import pytest
 
 from examples.demo_media import MEDIA
 from humebatch.server.measure import carried
+from tests.tables import answers
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -30,6 +31,8 @@ def folder(tmp_path: Path) -> Path:
     # The model file too: on a new machine nobody may have run `make demo` before the tests.
     found = carried.fetch_all([*carried.TABLE.values(), MEDIA["astronaut.png"]])
     shutil.copy(found["astronaut.png"], tmp_path)
+    answers.saved(tmp_path, name="talk.json")
+    answers.zipped(tmp_path).rename(tmp_path / "saved.zip")
     (tmp_path / "letter.txt").write_text("I miss you every single day. Thank you for the photographs!\n")
     return tmp_path
 
@@ -72,7 +75,22 @@ def many_jobs(out: str, _: Path) -> None:
     assert lines[-1].startswith("Stats(")
 
 
-@pytest.mark.parametrize(("number", "check"), [(0, one_job), (1, many_jobs)])
+def rows_of_faces(out: str, _: Path) -> None:
+    rows = out.splitlines()
+    assert rows
+    assert all("Score(name=" in row for row in rows)
+
+
+def tables_of_all_kinds(out: str, folder: Path) -> None:
+    assert "Anger" in out
+    assert 'a "quoted", one' in out
+    assert (folder / "dataset/face/part-00000.parquet").is_file()
+    assert (folder / "csv/file-0-talk.mp4/csv/talk.mp4/face.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("number", "check"), [(0, one_job), (1, many_jobs), (2, rows_of_faces), (3, tables_of_all_kinds)]
+)
 def test_python_blocks_run(number: int, check: Callable[[str, Path], None], folder: Path) -> None:
     (folder / "block.py").write_text(blocks("python")[number])
     check(run([sys.executable, "block.py"], folder), folder)
@@ -90,7 +108,7 @@ def test_shell_blocks_run(number: int, folder: Path) -> None:
 
 def test_no_block_goes_untested() -> None:
     assert {kind for kind, _ in BLOCKS} == {"python", "bash"}
-    assert len(blocks("python")) == 2, "each is run by test_python_blocks_run with a check of its own"
+    assert len(blocks("python")) == 4, "each is run by test_python_blocks_run with a check of its own"
     assert BLOCKS[0] == ("bash", "make demo\nmake test\n"), "the two commands stand at the top"
 
 

@@ -100,11 +100,13 @@ class Finished(Generic[T]):
         try:
             return await self._receive.receive()
         except anyio.EndOfStream:
-            if self._watcher.failure is not None:
-                raise self._watcher.failure from None
-            raise StopAsyncIteration from None
+            pass
         except anyio.ClosedResourceError:
             raise ConfigError("this watch is over: iterate inside its `async with` block") from None
+        # Outside of the `except`, so that the caller's own exception keeps its own cause.
+        if self._watcher.failure is not None:
+            raise self._watcher.failure
+        raise StopAsyncIteration
 
     @property
     def open(self) -> int:

@@ -282,7 +282,8 @@ class Transport:
                 stopped = upload.stopped_by
                 if isinstance(stopped, TransportError):
                     stopped.method, stopped.path = request.method, request.path
-                raise stopped from error
+                # What a source raised has a cause of its own, which says more than that the connection broke.
+                raise stopped from (stopped.__cause__ or error)
             if session is self._creating_again and not isinstance(error, aiohttp.ClientConnectorError | TimeoutError):
                 self._keeps = False  # it may have died of being used again
             raise _translated(error, self.base_url, where) from error

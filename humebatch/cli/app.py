@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import jobs, run, serve, weights
+from . import jobs, report, run, serve, tables, weights
 from .output import command
 
 __all__ = ["app"]
@@ -47,6 +47,8 @@ for _name, _function in (
     ("list", jobs.list_jobs),
     ("predictions", jobs.predictions),
     ("artifacts", jobs.artifacts),
+    ("report", report.report),
+    ("tables", tables.tables),
     ("weights", weights.weights),
 ):
     app.command(_name)(command(_function))

@@ -468,10 +468,11 @@ async def test_what_the_iterable_raises_comes_out() -> None:
 
     async def ids() -> AsyncIterator[str]:
         yield name(0)
-        raise Broken
+        raise Broken from LookupError("the queue is gone")
 
-    with pytest.raises(Broken):
+    with pytest.raises(Broken) as caught:
         await run.watch(ids())
+    assert isinstance(caught.value.__cause__, LookupError)
     with pytest.raises(hb.ConfigError):
         await run.watch([""])
 

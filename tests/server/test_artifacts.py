@@ -15,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from humebatch import vocabulary
+from humebatch._wire.artifact_csv import HEADERS, cells, write_csv
 from humebatch._wire.codec import encode
 from humebatch.predictions import (
     BoundingBox,
@@ -31,18 +32,19 @@ from humebatch.predictions import (
     ProsodyPrediction,
     Results,
     Score,
+    Scores,
     Source,
     SourceResult,
     TimeInterval,
 )
-from humebatch.server.artifacts import HEADERS, build, write_csv
+from humebatch.server.artifacts import build
 
 # Header rows of real ZIPs of the hosted service.
 RECORDED: dict[str, list[str]] = json.loads((Path(__file__).parent / "csv_headers.json").read_bytes())
 
 
-def scores(names: tuple[str, ...], start: float = 0.0) -> list[Score]:
-    return [Score(name=name, score=start + number / 1000) for number, name in enumerate(names)]
+def scores(names: tuple[str, ...], start: float = 0.0) -> Scores:
+    return Scores(Score(name=name, score=start + number / 1000) for number, name in enumerate(names))
 
 
 FACE = FacePrediction(
@@ -80,7 +82,7 @@ def zip_of(folder: Path, *results: SourceResult) -> list[zipfile.ZipInfo]:
 
 def table(model: str, group: str, *rows: object) -> tuple[str, list[dict[str, str]]]:
     out = io.StringIO(newline="")
-    write_csv(out, model, [(group, row) for row in rows])
+    write_csv(out, model, [cells(model, group, row) for row in rows])
     text = out.getvalue()
     return text, list(csv.DictReader(io.StringIO(text, newline=""), strict=True))
 
