@@ -10,9 +10,11 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["Interrupted", "interruptible", "run"]
+__all__ = ["Interrupted", "in_thread", "interruptible", "run"]
+
+T = TypeVar("T")
 
 _SIGNALS = tuple(
     signal.Signals(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -80,3 +82,26 @@ def run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
     finally:
         for number in ours:  # the loop put back Python's own
             signal.signal(number, _interrupted)
+
+
+class _Stopped(Exception):
+    pass
+
+
+async def in_thread(work: Callable[[Callable[[], None]], T]) -> T:
+    """Run `work(check)` in a thread. `check()` raises there when the command is being ended, to be called often.
+
+    A signal ends the waiting, not the thread; the process ends when the thread has removed what it began.
+    """
+    import anyio.to_thread
+
+    stopped = threading.Event()
+
+    def check() -> None:
+        if stopped.is_set():
+            raise _Stopped
+
+    try:
+        return await anyio.to_thread.run_sync(work, check)
+    finally:
+        stopped.set()

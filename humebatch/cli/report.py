@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated
 
-import anyio.from_thread
-import anyio.to_thread
 import typer
 
 from .._transport.files import save_atomically
 from ..errors import ConfigError
+from .interrupt import in_thread
 from .output import printable, say
 
 __all__ = ["report"]
@@ -33,15 +32,15 @@ async def report(
             raise
         raise ConfigError("report needs its extra: pip install 'humebatch[report]'") from error
 
-    def make() -> pages.Page:
+    def make(check: Callable[[], None]) -> pages.Page:
         paths = pages.find(results)
         if os.path.realpath(out) in map(os.path.realpath, paths):
             raise ConfigError(f"--out: {out} is a file to read; give another one for the page", field="out")
         if out.is_dir():
             raise ConfigError(f"--out: {out} is a folder", field="out")
-        return pages.page(paths, anyio.from_thread.check_cancelled)
+        return pages.page(paths, check)
 
-    page = await anyio.to_thread.run_sync(make)
+    page = await in_thread(make)
     try:
         await save_atomically(out, _once(page.html.encode("utf-8", "replace")))
     except OSError as error:

@@ -3,26 +3,21 @@
 from __future__ import annotations
 
 import os
-import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
-import anyio.to_thread
 import typer
 
 from ..errors import ConfigError
+from .interrupt import in_thread
 from .options import AsJson
 from .output import emit, printable, say
 
 __all__ = ["tables"]
 
 _SAVED = ("predictions.json", "predictions.json.gz")
-
-
-class _Stopped(Exception):
-    pass
 
 
 class _Format(StrEnum):
@@ -50,13 +45,7 @@ async def tables(
             raise
         raise ConfigError("tables needs its extra: pip install 'humebatch[tables]'") from error
 
-    stopped = threading.Event()
-
-    def check() -> None:
-        if stopped.is_set():
-            raise _Stopped
-
-    def make() -> int:
+    def make(check: Callable[[], None]) -> int:
         found, bad = _find(paths)
         written, unreadable = merge(found, out, to.value, check)
         for path in written:
@@ -73,11 +62,7 @@ async def tables(
             return 2
         return 1 if bad or unreadable else 0
 
-    try:
-        return await anyio.to_thread.run_sync(make)
-    finally:
-        # A signal ends the waiting, not the thread; the process ends when that has removed what it began.
-        stopped.set()
+    return await in_thread(make)
 
 
 def _find(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:

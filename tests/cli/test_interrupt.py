@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import subprocess
 import sys
 import textwrap
+import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from humebatch.cli import interrupt
 
 
 def started(*arguments: str, cwd: Path, **environment: str) -> subprocess.Popen[str]:
@@ -104,3 +109,23 @@ def test_an_ignored_signal_stays_ignored(tmp_path: Path) -> None:
         process.send_signal(signal.SIGTERM)
         process.communicate(timeout=30)
     assert process.returncode == 143
+
+
+@pytest.mark.anyio
+async def test_work_in_a_thread_ends_with_its_command() -> None:
+    began, ended = threading.Event(), threading.Event()
+
+    def work(check: Callable[[], None]) -> None:
+        began.set()
+        try:
+            while True:
+                check()
+        finally:
+            ended.set()
+
+    task = asyncio.create_task(interrupt.in_thread(work))
+    await asyncio.to_thread(began.wait)
+    task.cancel()  # as the first signal does
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await asyncio.to_thread(ended.wait, 60)
