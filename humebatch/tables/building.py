@@ -254,7 +254,7 @@ def _block(model: str, runs: Sequence[_Run], chunks: Chunks) -> pa.RecordBatch:
     columns = _places(runs)
     columns += _fields(model, rows)
     missing = pa.nulls(len(rows), pa.float64())
-    others: list[list[tuple[str, float]]] = [[] for _ in rows]
+    others: list[list[tuple[str, float]]] = []
     for field, names in SCORES[model].items():
         values = list(map(attrgetter(field), rows))
         try:
@@ -267,9 +267,11 @@ def _block(model: str, runs: Sequence[_Run], chunks: Chunks) -> pa.RecordBatch:
                 run.check()
             raise
         columns += [found.columns.get(name, missing) for name in names]
-        for row, scores in zip(others, found.others or (), strict=False):
-            row += [(f"{field}.{name}", score) for name, score in scores.items()]
-    columns.append(pa.array([row or None for row in others], OTHER.type))
+        if found.others is not None:
+            others = others or [[] for _ in rows]
+            for row, scores in zip(others, found.others, strict=True):
+                row += [(f"{field}.{name}", score) for name, score in scores.items()]
+    columns.append(pa.array([row or None for row in others], OTHER.type) if others else pa.nulls(len(rows), OTHER.type))
     return pa.RecordBatch.from_arrays(columns, schema=schema(model))
 
 
