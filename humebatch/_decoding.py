@@ -25,6 +25,7 @@ _NEAR = 40
 _CHUNK = 1024 * 1024
 # Finding the path of a broken place means reading all before it, at about 70 MB/s; further in it is not worth it.
 _TRACED = 64 * 1024 * 1024
+_UNTRACED = ", the path is not looked for beyond 64 MiB"
 _OPEN = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+'
 _STRING = _OPEN + rb'"'
 _FLAT = rb'\{[^{}\[\]"]*+(?:' + _STRING + rb'[^{}\[\]"]*+)*+\}'
@@ -53,14 +54,18 @@ def decode(
         return decoder.decode(data)
     except (ValueError, RecursionError) as error:  # ValueError: msgspec's own errors and UnicodeDecodeError
         why, inner, offset = _explained(error, data)
+        untraced = ""
+        if inner is None:
+            inner, untraced = "$", _UNTRACED
         shown = near(data, offset)
         if whole is None:
             whole = data
         else:
             offset += offset_of(whole, path)
         path += inner.removeprefix("$")
+        named = "" if file is None else f"{file}: "
         raise DecodeError(
-            f"{what}: {why} at {path} (byte {offset}); near {shown!r}",
+            f"{named}{what}: {why} at {path} (byte {offset}{untraced}); near {shown!r}",
             path=path,
             offset=offset,
             near=shown,
@@ -69,8 +74,8 @@ def decode(
         ) from error
 
 
-def _explained(error: ValueError | RecursionError, data: Buffer) -> tuple[str, str, int]:
-    """What is wrong, at which path, at which byte."""
+def _explained(error: ValueError | RecursionError, data: Buffer) -> tuple[str, str | None, int]:
+    """What is wrong, at which path (None if that is too far in to look), at which byte."""
     if isinstance(error, RecursionError):
         return "nested too deeply", "$", 0
     text = str(error)
@@ -139,10 +144,10 @@ def _element(data: memoryview, index: int) -> tuple[msgspec.Raw, int]:
     raise LookupError(index)
 
 
-def _path_at(data: Buffer, offset: int) -> str:
-    """The path of what stands at `offset` in text that is broken there; `$` if that is too far in to look."""
+def _path_at(data: Buffer, offset: int) -> str | None:
+    """The path of what stands at `offset` in text that is broken there; None if that is too far in to look."""
     if offset > _TRACED:
-        return "$"
+        return None
     steps: list[str | int] = []  # a key, or the number of an element, per open container
     key = ""
     for match in _TOKEN.finditer(memoryview(data)[:offset]):

@@ -223,8 +223,8 @@ class DecodeError(HumebatchError, ValueError):
     """An answer, or a saved one, is cut or not what the schema says.
 
     `path` is where in the JSON (`$[0].results.predictions`), `offset` how many bytes in: where the wrong value begins,
-    or where the text ends or breaks. The path of text that breaks more than 64 MB in is `$`. `near` is the text around
-    the place. What came is kept: in the file named `file`, or else as `data`.
+    or where the text ends or breaks. The path of text that breaks more than 64 MiB in is `$`; the message says so.
+    `near` is the text around the place. What came is kept: in the file named `file`, or else as `data`.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
 from humebatch import report
-from humebatch.errors import DecodeError, SourceError
+from humebatch.errors import SourceError
 from humebatch.predictions import (
     BoundingBox,
     BurstPrediction,
@@ -53,6 +53,10 @@ FLAGS = (
     "--disable-background-networking",
     "--disable-component-update",
     "--disable-sync",
+    # A page that nobody looks at is painted when the browser feels like it, and charts are drawn when they are seen.
+    "--disable-renderer-backgrounding",
+    "--disable-backgrounding-occluded-windows",
+    "--disable-background-timer-throttling",
     "--disable-dev-shm-usage",  # 64 MB of it in some containers
     "--window-size=1280,900",
 )
@@ -205,8 +209,9 @@ def drawn(browser: webdriver.Chrome, number: int) -> list[dict[str, Any]]:
         """
         const [number, done] = arguments;
         const plot = document.querySelectorAll(".plot")[number];
-        plot.scrollIntoView();
         (function look() {
+          // Again and again: charts further up may be drawn meanwhile, and move it.
+          plot.scrollIntoView();
           if (!plot.data || !plot.querySelector(".scatterlayer path")) return setTimeout(look, 20);
           done(plot.data.map(({ name, x, y, line }) => ({ name, x, y, ...line })));
         })();
@@ -542,11 +547,70 @@ def test_a_broken_file_does_not_spoil_the_others(tmp_path: Path) -> None:
     assert (done.code, done.out) == (1, "r.html\n")
     assert "in/b/predictions.json: not read to its end: " in done.err
     assert "not read to its end: " in (tmp_path / "r.html").read_text()
-    with pytest.raises(DecodeError):
+    with pytest.raises(SourceError, match=r"in/b/predictions\.json: "):
         report.page([cut])
     done = humebatch("report", "in/b", "--out", "none.html", cwd=tmp_path)
     assert done.code == 1
     assert not (tmp_path / "none.html").exists()
+
+
+def test_damaged_and_missing_files_do_not_spoil_the_others_either(tmp_path: Path) -> None:
+    saved(tmp_path / "good.json", interview())
+    damaged = saved(tmp_path / "damaged.json.gz", interview())
+    damaged.write_bytes(damaged.read_bytes()[:-20])
+    (tmp_path / "empty").mkdir()
+    given_ = ("damaged.json.gz", "good.json", "gone.json", "empty")
+    done = humebatch("report", *given_, "--json", "--out", "r.html", cwd=tmp_path)
+    assert done.code == 1
+    said = json.loads(done.out)
+    assert said["path"] == "r.html"
+    assert [one["path"] for one in said["broken"]] == ["damaged.json.gz", "gone.json", "empty"]
+    assert said["broken"][1]["error"] == "no such file or folder"
+    text = " ".join(Page((tmp_path / "r.html").read_text()).text.split())
+    for one in said["broken"]:
+        assert sum(line.startswith(f"{one['path']}: not read") for line in done.err.splitlines()) == 1
+        assert one["error"] in text
+    assert humebatch("report", "good.json", "--json", cwd=tmp_path).out == '{"path":"report.html","broken":[]}\n'
+
+
+def test_when_nothing_can_be_read_all_is_named(tmp_path: Path) -> None:
+    (tmp_path / "cut.json").write_text("[{")
+    (tmp_path / "cut.json.gz").write_bytes(gzip.compress(b"[]")[:-4])
+    done = humebatch("report", "cut.json", "cut.json.gz", "gone.json", cwd=tmp_path)
+    assert (done.code, done.out) == (1, "")
+    for path, line in zip(("cut.json", "cut.json.gz", "gone.json"), done.err.splitlines(), strict=True):
+        assert line.startswith(f"{path}: ")
+    done = humebatch("report", "gone.json", "lost.json", cwd=tmp_path)
+    assert (done.code, done.out) == (2, "")
+    assert done.err == "gone.json: no such file or folder\nlost.json: no such file or folder\n"
+    assert not (tmp_path / "report.html").exists()
+
+
+def test_a_name_that_comes_twice_counts_once(tmp_path: Path) -> None:
+    twice = Scores([Score("Joy", 0.9), Score("Joy", 0.5)])
+    page = made(tmp_path, [source(file("a.mp4", face={"f": [seen(0.0, twice), seen(1.0, twice)]}), name="a.mp4")])
+    assert "0.50" in page.text
+    assert "0.70" not in page.text
+    assert "0.90" not in page.text
+
+
+def test_scripts_without_spaces_are_read_without_spaces(tmp_path: Path) -> None:
+    def rows(text: str, gap: int = 0) -> list[LanguagePrediction]:
+        return [
+            LanguagePrediction(one, PositionInterval(at * (1 + gap), at * (1 + gap) + 1), scores(LANGUAGE_EMOTIONS))
+            for at, one in enumerate(text)
+        ]
+
+    heard = [spoken(number / 4, number / 4 + 0.25, one, scores()) for number, one in enumerate("สวัสดี")]
+    files = [
+        file("a.txt", "text", language={"x": rows("今日は、いい天気です")}),
+        file("b.txt", "text", language={"x": rows("abc")}),
+        file("c.txt", "text", language={"x": rows("xyz", 1)}),
+        file("d.wav", "audio", prosody={"x": heard}),
+    ]
+    page = made(tmp_path, [source(*files, name="a.zip")])
+    said = [line[-2] for _, *lines in page.named("transcript") for line in lines]
+    assert said == ["今日は、いい天気です", "abc", "x y z", "สวัสดี"]
 
 
 def test_the_command_refuses_before_it_writes(tmp_path: Path) -> None:
@@ -555,7 +619,6 @@ def test_the_command_refuses_before_it_writes(tmp_path: Path) -> None:
     (tmp_path / "r.html").write_text("the page of before")
     for arguments, why in (
         (("gone.json",), "gone.json: no such file or folder"),
-        (("predictions.json", "gone"), "gone: no such file or folder"),
         (("predictions.json", "--out", "./predictions.json"), "is a file to read"),
         ((".", "--out", "."), "is a folder"),
         (("predictions.json", "--out", "no/where.html"), "cannot write"),

@@ -47,7 +47,7 @@ async def tables(
 
     def make(check: Callable[[], None]) -> int:
         found, bad = _find(paths)
-        written, unreadable = merge(found, out, to.value, check)
+        written, unreadable, errors = merge(found, out, to.value, check)
         for path in written:
             if as_json:
                 emit({"path": printable(path)})
@@ -56,9 +56,11 @@ async def tables(
                 typer.echo(os.fsencode(path))
         for given, why in [*bad.items(), *((path, str(error)) for path, error in unreadable.items())]:
             say(why if why.startswith(f"{given}:") else f"{given}: {why}")
+        if errors:
+            say(f"CSV has no place for the errors in these answers ({errors}); --to parquet has")
         done = len(found) - len(unreadable)
         say(f"{done} of {done + len(bad) + len(unreadable)} inputs, {len(written)} files in {out}")
-        if not done:
+        if not found:  # a slip of whoever typed the command; what is broken is not
             return 2
         return 1 if bad or unreadable else 0
 
@@ -74,6 +76,9 @@ def _find(paths: Sequence[Path]) -> tuple[list[Path], dict[Path, str]]:
             inside = sorted(_below(given)) if given.is_dir() else [given]
         except OSError as error:
             bad[given] = f"{os.fsdecode(error.filename)}: {error.strerror}"
+            continue
+        if not given.exists():
+            bad[given] = "no such file or folder"
             continue
         if not inside:
             bad[given] = f"no {' or '.join(_SAVED)} in this folder or below"

@@ -7,12 +7,13 @@ places is one pass over the text (about a second per GB), which also finds out w
 
 from __future__ import annotations
 
+import codecs
 import contextlib
 import gc
 import gzip
+import io
 import mmap
 import os
-import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
@@ -23,7 +24,7 @@ import msgspec
 from msgspec import UNSET, UnsetType
 
 from .._decoding import decode as decode_as
-from ..errors import ConfigError, SourceError
+from ..errors import ConfigError, DecodeError, SourceError
 from .structs import (
     BurstPrediction,
     FacemeshPrediction,
@@ -44,7 +45,7 @@ from .structs import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["PredictionReader", "PredictionsReader", "SourceReader", "decode", "read"]
+__all__ = ["PredictionReader", "PredictionsReader", "SourceReader", "decode", "inflates_too_far", "mapped", "read"]
 
 T = TypeVar("T")
 
@@ -80,9 +81,16 @@ class _Source(msgspec.Struct, gc=False):
     error: str | None = None
 
 
+# What tells the body of a callback apart.
+class _Callback(msgspec.Struct, gc=False):
+    job_id: str
+    status: str
+
+
 _everything = msgspec.json.Decoder(list[SourceResult])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
 _outline = msgspec.json.Decoder(_Source)
+_callback = msgspec.json.Decoder(_Callback)
 _ROWS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "face": msgspec.json.Decoder(FacePrediction),
     "burst": msgspec.json.Decoder(BurstPrediction),
@@ -94,6 +102,18 @@ _ROWS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
 _MODELS: Final[tuple[RowModel, ...]] = ("face", "burst", "prosody", "language", "ner", "facemesh")
 _WHAT = "predictions"
 _COPIED = 1024 * 1024
+_GZIP = b"\x1f\x8b"
+_MARK = codecs.BOM_UTF8
+_OTHERWISE: Final = {
+    b"PK": "it is a ZIP and no JSON; a ZIP of artifacts is for humebatch.tables.read_artifacts",
+    codecs.BOM_UTF16_LE: "it is UTF-16 and not UTF-8",
+    codecs.BOM_UTF16_BE: "it is UTF-16 and not UTF-8",
+    b"[\0": "it is UTF-16 and not UTF-8",
+    b"\0[": "it is UTF-16 and not UTF-8",
+}
+# Scores shrink to a tenth; deflate can do a thousandth.
+_RATIO = 200
+_FREE = 16 * 2**20  # so much may come out of anything
 
 
 def decode(data: Buffer) -> list[SourceResult]:
@@ -101,8 +121,21 @@ def decode(data: Buffer) -> list[SourceResult]:
 
     Takes up to about three times the size of `data`. Raises `DecodeError` for what is cut or not what the schema says.
     """
-    with _no_collecting():
+    with _no_collecting(), _recognizing(data):
         return decode_as(_everything, data, _WHAT)
+
+
+@contextlib.contextmanager
+def _recognizing(data: Buffer) -> Iterator[None]:
+    """Have the error say so if what is no answer is the body of a callback."""
+    try:
+        yield
+    except DecodeError as error:
+        if error.path == "$":
+            with contextlib.suppress(ValueError, RecursionError):
+                _callback.decode(data)
+                error.message += "; it is the body of a callback, which humebatch.callbacks.parse decodes"
+        raise
 
 
 @contextlib.contextmanager
@@ -274,13 +307,15 @@ class SourceReader:
 class PredictionsReader:
     """An answer that is read source by source. Iterate it, as often as needed; enter it to let go of it early.
 
-    The temporary copy behind it goes when the reader and everything read from it are gone.
+    Once left it raises `ConfigError`; what was read from it can still be used. The temporary copy behind it goes when
+    the reader and everything read from it are gone.
     """
 
     def __init__(self, data: Buffer, *, file: str | None = None) -> None:
         """`data` holds the JSON; `file` is where errors say that it can be found."""
         self._answer = _Answer(data, file)
-        self._sources = self._answer.decoded(_elements, data, "$")
+        with _recognizing(data):
+            self._sources: list[msgspec.Raw] | None = self._answer.decoded(_elements, data, "$")
 
     def __enter__(self) -> Self:
         return self
@@ -288,7 +323,7 @@ class PredictionsReader:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._sources = []
+        self._sources = None
         # Sources that are still in use keep the old one.
         self._answer = _Answer(b"", self._answer.file)
 
@@ -297,11 +332,22 @@ class PredictionsReader:
         """Whether something in the answer could not be decoded, as far as it was looked at."""
         return self._answer.broken
 
-    def __len__(self) -> int:
-        return len(self._sources)
+    def _open(self) -> list[msgspec.Raw]:
+        if self._sources is None:
+            raise ConfigError("this reader is closed: use it inside of its `with`, or read the file again")
+        return self._sources
 
-    def __getitem__(self, number: int) -> SourceReader:
-        return SourceReader(self._sources[number], f"$[{range(len(self))[number]}]", self._answer)
+    def __len__(self) -> int:
+        return len(self._open())
+
+    @overload
+    def __getitem__(self, number: int) -> SourceReader: ...
+    @overload
+    def __getitem__(self, number: slice) -> list[SourceReader]: ...
+    def __getitem__(self, number: int | slice) -> SourceReader | list[SourceReader]:
+        if isinstance(number, slice):
+            return [self[one] for one in range(len(self))[number]]
+        return SourceReader(self._open()[number], f"$[{range(len(self))[number]}]", self._answer)
 
     def __iter__(self) -> Iterator[SourceReader]:
         for number in range(len(self)):
@@ -311,24 +357,66 @@ class PredictionsReader:
 def read(path: str | os.PathLike[str]) -> PredictionsReader:
     """A saved predictions file, plain or gzip, of any size. Blocks while it is copied and looked through once.
 
-    Raises `SourceError` for a file that cannot be read, a gzip file that is cut or damaged, and when there is no room
-    for the copy (`TMPDIR` says where that goes); `DecodeError` for JSON that is cut or no array.
+    It need not be able to seek: `/dev/stdin` and pipes will do. A mark of UTF-8 at its beginning is passed over.
+
+    Raises `SourceError` for a file that cannot be read, a ZIP, UTF-16, a gzip file that is cut, damaged or inflates
+    beyond reason (to more than 16 MiB and 200 times its size), and when there is no room for the copy (`TMPDIR` says
+    where that goes); `DecodeError` for JSON that is cut or no array.
     """
     name = os.fspath(path)
     try:
         with open(path, "rb") as file, tempfile.TemporaryFile(prefix="humebatch-") as copy:
-            if file.read(2) == b"\x1f\x8b":
-                file.seek(0)
-                with gzip.open(file) as inflated:
-                    shutil.copyfileobj(inflated, copy, _COPIED)
-            else:
-                file.seek(0)
-                shutil.copyfileobj(file, copy, _COPIED)
+            _copy(file, copy)
             copy.flush()
             data: Buffer = mapped(copy)
-    except (OSError, EOFError, zlib.error) as error:
+    except (OSError, EOFError, zlib.error, _Wrong) as error:
         raise SourceError(f"{name}: {getattr(error, 'strerror', None) or error}", path=name) from error
     return PredictionsReader(data, file=name)
+
+
+class _Wrong(Exception):
+    """What is wrong with a file; becomes a `SourceError` that names it."""
+
+
+def _copy(file: io.BufferedReader, copy: BinaryIO) -> None:
+    """Copy the JSON of a file, inflated. Raises `_Wrong` for what is none."""
+    counted = _Counted(file)
+    given = io.BufferedReader(counted)
+    source = gzip.GzipFile(fileobj=given) if given.peek(2)[:2] == _GZIP else given
+    size = 0
+    chunk = source.read(len(_MARK))
+    if why := _OTHERWISE.get(chunk[:2]):
+        raise _Wrong(why)
+    if chunk == _MARK:
+        # White space instead, so that offsets are those in the file.
+        chunk = b" " * len(_MARK)
+    while chunk:
+        size += len(chunk)
+        if inflates_too_far(size, counted.count):
+            raise _Wrong(f"it inflates to more than {size - len(chunk):,} bytes, from {counted.count:,}")
+        copy.write(chunk)
+        chunk = source.read(_COPIED)
+
+
+class _Counted(io.RawIOBase):
+    """What was read of a file, counted. A read comes back short only at the end, also where pipes dribble."""
+
+    def __init__(self, file: io.BufferedReader) -> None:
+        self._file = file
+        self.count = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any, /) -> int:
+        found = self._file.readinto(buffer)
+        self.count += found
+        return found
+
+
+def inflates_too_far(size: int, packed: int) -> bool:
+    """Whether so many bytes, out of so many compressed ones, are a bomb."""
+    return size > max(_FREE, _RATIO * packed)
 
 
 def mapped(file: BinaryIO) -> Buffer:

@@ -22,27 +22,27 @@ from plotly.offline import get_plotlyjs  # type: ignore[import-untyped]
 
 from . import words
 from .colours import look
-from .content import Given, collect, find
+from .content import Given, collect, find, search
 
 __all__ = ["Given", "Page", "find", "page"]
 
 
 class Page(msgspec.Struct, frozen=True):
-    """A finished page, and the predictions files that could not be read to their end (`error` says why)."""
+    """A finished page, and what was given that could not be read to its end (`error` says why)."""
 
     html: str
     broken: tuple[Given, ...]
 
 
 def page(paths: Iterable[str | os.PathLike[str]], check: Callable[[], None] = lambda: None) -> Page:
-    """The page about the predictions files that `find` finds there, the same for the same files. Blocks meanwhile.
+    """The page about the predictions files that are found as by `find`, the same for the same files. Blocks meanwhile.
 
     Memory does not grow with the number of predictions, and neither does the page: long recordings are drawn as
-    means over bins, and what is left out is counted in it. Raises `SourceError` for what is not there or cannot be
-    read, and `DecodeError` if there is none that is what the schema says. `check` is called every few thousand rows;
-    what it raises ends the reading.
+    means over bins, and what is left out is counted in it. What is not there or cannot be read to its end is named in
+    the page; `SourceError`, with a line for each, is raised if there is nothing else. `check` is called every few
+    thousand rows; what it raises ends the reading.
     """
-    content = collect(find(paths), check)
+    content = collect(*search(paths), check)
     scripts = (get_plotlyjs(), _own("page.js"))
     html = _template().render(
         content=content,

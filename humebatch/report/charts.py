@@ -13,7 +13,6 @@ from typing import Any, Final
 import msgspec
 
 from .._tally import Stretches, Strong, Tally, span
-from ..predictions import Score
 
 __all__ = ["MOST_POINTS", "Chart", "Person", "Point", "Points", "place"]
 
@@ -108,10 +107,11 @@ class Points:
         where = place(row, self.axis)
         if where is None or not (abs(where[0]) < _LATEST and abs(where[1]) < _LATEST):
             return
-        scores = [(self._column[score.name], score.score) for score in _known(row.emotions, self._column)]
+        # Of a name that comes twice the last.
+        scores = {self._column[score.name]: score.score for score in row.emotions if score.name in self._column}
         for key in self._keys(*where):
             sums, counts = self._sums.setdefault(key, ([0.0] * len(self.names), [0] * len(self.names)))
-            for column, value in scores:
+            for column, value in scores.items():
                 sums[column] += value
                 counts[column] += 1
 
@@ -140,10 +140,6 @@ class Points:
     def _means(self, key: tuple[float, float]) -> list[float | None]:
         sums, counts = self._sums[key]
         return [total / number if number else None for total, number in zip(sums, counts, strict=True)]
-
-
-def _known(emotions: Iterable[Score], names: dict[str, int]) -> Iterable[Score]:
-    return (score for score in emotions if score.name in names)
 
 
 def _step(begin: float, end: float) -> float:

@@ -18,7 +18,7 @@ from .charts import Chart, Person, Points
 from .transcript import Line, Transcript
 from .words import cut, shown
 
-__all__ = ["STRONGEST", "Content", "FilePart", "Given", "Group", "ModelPart", "Problem", "collect", "find"]
+__all__ = ["STRONGEST", "Content", "FilePart", "Given", "Group", "ModelPart", "Problem", "collect", "find", "search"]
 
 STRONGEST: Final = 6
 """Emotions that are shown of a group."""
@@ -43,11 +43,11 @@ _MISSED_FRAMES: Final = 2.5
 
 
 class Given(msgspec.Struct, kw_only=True):
-    """A predictions file that was read: its path, bytes, time of last change, and how far it could be read."""
+    """A predictions file: its path, bytes and time of last change (None: it is not there), how far it could be read."""
 
     path: str
-    size: int
-    written: datetime
+    size: int | None = None
+    written: datetime | None = None
     sources: int = 0
     files: int = 0
     error: str | None = None
@@ -123,16 +123,29 @@ def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
 
     Hidden folders are passed over. Raises `SourceError` for what does not exist and for a folder without any.
     """
+    found, missed = search(paths)
+    for error in missed:
+        raise error
+    return found
+
+
+def search(paths: Iterable[str | os.PathLike[str]]) -> tuple[list[Path], list[SourceError]]:
+    """What `find` gives, and why there is nothing at the other paths."""
     found: dict[str, Path] = {}
+    missed: list[SourceError] = []
     for given in map(Path, paths):
-        if not given.exists():
-            raise SourceError(f"{given}: no such file or folder", path=str(given))
-        inside = sorted(_below(given)) if given.is_dir() else [given]
-        if not inside:
-            raise SourceError(f"{given}: no predictions.json in this folder or below", path=str(given))
+        try:
+            if not given.exists():
+                raise SourceError(f"{given}: no such file or folder", path=str(given))
+            inside = sorted(_below(given)) if given.is_dir() else [given]
+            if not inside:
+                raise SourceError(f"{given}: no predictions.json in this folder or below", path=str(given))
+        except SourceError as error:
+            missed.append(error)
+            continue
         for path in inside:
             found.setdefault(os.path.realpath(path), path)
-    return list(found.values())
+    return list(found.values()), missed
 
 
 def _below(folder: Path) -> Iterator[Path]:
@@ -147,18 +160,25 @@ def _unreadable(error: OSError) -> None:
     raise SourceError(f"{where}: {error.strerror}", path=where) from error
 
 
-def collect(paths: Sequence[Path], check: Callable[[], None]) -> Content:
-    """Read predictions files for the page.
+def collect(paths: Sequence[Path], missed: Sequence[SourceError], check: Callable[[], None]) -> Content:
+    """Read predictions files for the page; `missed` is what else `search` says.
 
-    What cannot be decoded is an `error` of its `Given`, unless nothing else is left: then `DecodeError` is raised,
-    and `SourceError` for a file that cannot be read at all. `check` is called every few thousand rows, and may raise
-    to end it.
+    Why one cannot be read is the `error` of its `Given`. If none can, `SourceError` is raised, with a line for each.
+    `check` is called every few thousand rows, and may raise to end it.
     """
     reading = _Reading(check)
-    broken = [error for path in paths if (error := reading.take(path)) is not None]
-    if len(broken) == len(paths) and not reading.content.files:
-        raise broken[0]
-    return reading.content
+    for path in paths:
+        reading.take(path)
+    content = reading.content
+    content.given += [Given(path=shown(error.path), error=_why(error, error.path)) for error in missed]
+    if content.given and not content.files and all(given.error for given in content.given):
+        lines = [f"{given.path}: {given.error}" for given in content.given]
+        raise SourceError("\n".join(lines), path=content.given[0].path)
+    return content
+
+
+def _why(error: DecodeError | SourceError, path: str) -> str:
+    return cut(str(error).removeprefix(f"{path}: "))
 
 
 class _Look:
@@ -205,23 +225,24 @@ class _Reading:
         self.content = Content()
         self._check = check
 
-    def take(self, path: Path) -> DecodeError | None:
+    def take(self, path: Path) -> None:
         """Read one predictions file, as far as that goes."""
+        given = Given(path=shown(path))
+        self.content.given.append(given)
         try:
             about = path.stat()
         except OSError as error:
-            raise SourceError(f"{path}: {error.strerror}", path=str(path)) from error
-        given = Given(path=shown(path), size=about.st_size, written=datetime.fromtimestamp(int(about.st_mtime), UTC))
-        self.content.given.append(given)
+            given.error = error.strerror or str(error)
+            return
+        given.size = about.st_size
+        given.written = datetime.fromtimestamp(int(about.st_mtime), UTC)
         try:
             with read(path) as answer:
                 for source in answer:
                     given.sources += 1
                     self._source(given, source)
-        except DecodeError as error:
-            given.error = cut(str(error))
-            return error
-        return None
+        except (DecodeError, SourceError) as error:
+            given.error = _why(error, str(path))
 
     def _rows(self, file: PredictionReader, model: str) -> Iterator[tuple[str, Any]]:
         for number, found in enumerate(rows(file, model)):

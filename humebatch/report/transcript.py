@@ -6,7 +6,7 @@ from typing import Any, Final
 
 import msgspec
 
-from .._tally import Strong, Tally
+from .._tally import Strong, Tally, joined
 from .charts import place
 from .words import cut
 
@@ -35,6 +35,7 @@ class _Open:
         self.person = person
         self.axis = axis
         self.words = [row.text.strip()]
+        self.positions = [getattr(row, "position", None)]
         self.begin, self.end = where
         self.tally = Tally()
         self.tally.add(row.emotions)
@@ -52,6 +53,7 @@ class _Open:
 
     def add(self, row: Any, where: tuple[float, float]) -> None:
         self.words.append(row.text.strip())
+        self.positions.append(getattr(row, "position", None))
         self.end = max(self.end, where[1])
         self.tally.add(row.emotions)
 
@@ -83,7 +85,7 @@ class Transcript:
         timed = self._axis == "time"
         finished = Line(
             person=line.person,
-            text=cut(" ".join(line.words)),
+            text=cut(joined(zip(line.words, line.positions, strict=True))),
             begin=line.begin if timed else None,
             end=line.end if timed else None,
             strongest=next(iter(line.tally.strongest(1)), None),

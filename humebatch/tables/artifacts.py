@@ -11,6 +11,7 @@ import io
 import os
 import re
 import stat
+import threading
 import zipfile
 import zlib
 from collections import defaultdict
@@ -26,6 +27,7 @@ from .._tally import source_name
 from .._wire.artifact_csv import HEADERS
 from ..errors import SourceError
 from ..predictions import Source
+from ..predictions.reading import inflates_too_far
 from .columns import FIELDS, MODELS, SCORES, schema
 
 __all__ = ["ArtifactZip", "Sheet", "artifact_blocks", "read_artifacts"]
@@ -54,9 +56,7 @@ _COLUMNS: Final = {
     "link_word": "LinkWord",
 }
 
-# Real entries are stored. What somebody packed again shrinks to a half or a fourth; deflate can do a thousandth.
-_RATIO = 200
-_FREE = 16 * 2**20  # so much may come out of anything
+# Real entries are stored; what somebody packed again shrinks to a half or a fourth.
 _MOST = 4 * 2**30  # of one entry
 _MOST_IN_SUM = 32 * 2**30
 # The list of entries is held in memory, at many times its size; this is room for some 100,000.
@@ -65,6 +65,7 @@ _LIST = 16 * 2**20
 _LINE = 8 * 2**20
 _ROWS = 2048
 _CHARACTERS = 8 * 2**20
+_FIELDS = threading.Lock()
 
 
 _Count = Callable[[int], None]
@@ -78,6 +79,9 @@ class Sheet(NamedTuple):
     file: str
     model: str
     entry: zipfile.ZipInfo
+
+
+_Placed = tuple[Sheet, int, list[str]]  # a row, and the number of its line
 
 
 def read_artifacts(path: str | os.PathLike[str]) -> dict[str, pa.Table]:
@@ -123,17 +127,22 @@ class ArtifactZip:
 
     def rows(self, sheet: Sheet) -> Iterator[list[str]]:
         """The rows of a CSV, cells in the order of `HEADERS[sheet.model]`, "" for null. Raises `SourceError`."""
+        return (row for _, row in self.numbered_rows(sheet))
+
+    def numbered_rows(self, sheet: Sheet) -> Iterator[tuple[int, list[str]]]:
+        """The rows, each with the number of the line that it ends in."""
+        _allow_long_fields()
         with self._refusing(sheet), self._archive.open(sheet.entry) as member:
             counted = io.BufferedReader(_Counted(member, self._counts(sheet.entry)))
             lines = _Lines(io.TextIOWrapper(counted, "utf-8-sig", newline=""))
             reader = csv.reader(lines, strict=True)
-            header = _row(reader) or []
+            header = next(reader, [])
             places = _places(header, HEADERS[sheet.model])
-            while (row := _row(reader)) is not None:
+            for row in reader:
                 if len(row) == len(header):
                     # The last place is that of columns which are missing.
                     row.append("")
-                    yield [row[place] for place in places]
+                    yield reader.line_num, [row[place] for place in places]
                 elif row:
                     raise _Wrong(f"line {reader.line_num} has {len(row)} cells and not {len(header)}")
 
@@ -169,7 +178,7 @@ class ArtifactZip:
                 ("it", inflated, entry.compress_size, _MOST),
                 ("the ZIP", self._inflated, self._size, _MOST_IN_SUM),
             ):
-                if size > most or size > max(_FREE, _RATIO * packed):
+                if size > most or inflates_too_far(size, packed):
                     raise _Wrong(f"{what} inflates to more than {size - more:,} bytes, from {packed:,}")
 
         return count
@@ -177,12 +186,12 @@ class ArtifactZip:
 
 def artifact_blocks(archive: ArtifactZip) -> Iterator[tuple[str, pa.RecordBatch]]:
     """Record batches of all models in one pass, as `building.blocks` gives them. Raises `SourceError`."""
-    waiting: dict[str, list[tuple[Sheet, list[str]]]] = defaultdict(list)
+    waiting: dict[str, list[_Placed]] = defaultdict(list)
     characters: dict[str, int] = defaultdict(int)
     for sheet in archive.sheets:
         model = sheet.model
-        for row in archive.rows(sheet):
-            waiting[model].append((sheet, row))
+        for line, row in archive.numbered_rows(sheet):
+            waiting[model].append((sheet, line, row))
             characters[model] += sum(map(len, row))
             if len(waiting[model]) == _ROWS or characters[model] > _CHARACTERS:
                 yield model, _block(archive, model, waiting.pop(model))
@@ -191,9 +200,9 @@ def artifact_blocks(archive: ArtifactZip) -> Iterator[tuple[str, pa.RecordBatch]
         yield model, _block(archive, model, rows)
 
 
-def _block(archive: ArtifactZip, model: str, rows: Sequence[tuple[Sheet, list[str]]]) -> pa.RecordBatch:
-    sheets = [sheet for sheet, _ in rows]
-    cells = dict(zip(HEADERS[model], zip(*(row for _, row in rows), strict=True), strict=True))
+def _block(archive: ArtifactZip, model: str, rows: Sequence[_Placed]) -> pa.RecordBatch:
+    sheets = [sheet for sheet, _, _ in rows]
+    cells = dict(zip(HEADERS[model], zip(*(row for _, _, row in rows), strict=True), strict=True))
     columns: dict[str, Any] = {
         "source": pa.array([source_name(sheet.source) for sheet in sheets]),
         "source_index": pa.array([sheet.source_index for sheet in sheets], pa.int32()),
@@ -208,11 +217,12 @@ def _block(archive: ArtifactZip, model: str, rows: Sequence[tuple[Sheet, list[st
         try:
             columns[name] = _column(cells[column], kind)
         except pa.ArrowInvalid:
-            for sheet, value in zip(sheets, cells[column], strict=True):
+            for (sheet, line, _), value in zip(rows, cells[column], strict=True):
                 try:
                     _column([value], kind)
                 except pa.ArrowInvalid:
-                    raise archive.wrong(sheet, f"{value[:40]!r} in the column {column} is no number") from None
+                    why = f"line {line}: {value[:40]!r} in the column {column} is no number"
+                    raise archive.wrong(sheet, why) from None
             raise
     arrays = [columns.get(field.name, pa.nulls(len(rows), field.type)) for field in wanted]
     return pa.RecordBatch.from_arrays(arrays, schema=wanted)
@@ -225,7 +235,11 @@ def _column(values: Sequence[str], kind: Any) -> Any:
     if kind == pa.string():
         return texts
     # By way of float: a spreadsheet may have made 30.0 of a frame.
-    return pc.cast(pc.cast(texts, pa.float64()), kind)
+    numbers = pc.cast(pc.cast(texts, pa.float64()), kind)
+    if pa.types.is_floating(kind) and not pc.all(pc.is_finite(numbers)).as_py():
+        # As in JSON: no NaN, and nothing that is too large for a number.
+        raise pa.ArrowInvalid("not finite")
+    return numbers
 
 
 def _sheets(entries: Sequence[zipfile.ZipInfo]) -> tuple[list[Sheet], int]:
@@ -233,7 +247,8 @@ def _sheets(entries: Sequence[zipfile.ZipInfo]) -> tuple[list[Sheet], int]:
     found: dict[tuple[int, str, str], Sheet] = {}
     sources = 0
     for entry in entries:
-        steps = entry.filename.split("/")
+        # Some packers write backslashes; next to a slash it is a part of a name.
+        steps = entry.filename.split("/" if "/" in entry.filename else "\\")
         # Not always on top: somebody may have unpacked a ZIP into a folder and packed that.
         for place, (step, below) in enumerate(pairwise(steps)):  # noqa: B007 - it is used behind the loop
             if below in ("csv", "") and (top := _TOP.fullmatch(step)):
@@ -328,11 +343,9 @@ class _Lines:
             yield line
 
 
-def _row(reader: Any) -> list[str] | None:
-    # The limit is the process's, and smaller than the texts that the API takes: ours for this row only.
-    before = csv.field_size_limit(_LINE)
-    try:
-        row: list[str] | None = next(reader, None)
-    finally:
-        csv.field_size_limit(before)
-    return row
+def _allow_long_fields() -> None:
+    # The limit is the process's, and smaller than the texts that the API takes. It is only ever raised: whoever put
+    # it back would do so under the rows of another thread. How long a line may be is up to `_Lines`.
+    with _FIELDS:
+        if csv.field_size_limit() < _LINE:
+            csv.field_size_limit(_LINE)

@@ -15,20 +15,17 @@ import numpy as np
 import pyarrow as pa
 
 from .._decoding import decode as decode_as
-from ..errors import ConfigError
+from .._tally import AnyResults, AnySource, source_name, sources
 from ..predictions import (
     BoundingBox,
     ModelPredictions,
     PositionInterval,
     PredictionReader,
-    PredictionsReader,
     ResultError,
     Source,
     SourceReader,
-    SourceResult,
     TimeInterval,
     decode,
-    read,
 )
 from ..predictions.structs import Int64
 from .columns import FIELDS, MODELS, OTHER, PLACE, SCORES, Field, check_model, schema
@@ -36,14 +33,15 @@ from .scoring import Chunks, from_lists, from_raws, keep_freed_blocks
 
 __all__ = ["Predictions", "batches", "blocks", "by_model", "errors", "table"]
 
-Predictions = Iterable[SourceResult | SourceReader] | str | os.PathLike[str] | bytes
-"""Decoded results, an open reader, the path of a saved file, or the JSON itself."""
+Predictions = AnyResults
+"""Decoded results, an open reader, a single source, the path of a saved file, or the JSON itself."""
 
 # Rows of one record batch: a few MB of numbers.
 _ROWS = 16384
 # A source of more JSON than this is taken apart row by row, so that its rows are never all held as structs.
 _AT_ONCE = 64 * 1024 * 1024
 _NULL = msgspec.Raw(b"null")
+_BYTES = (bytes, bytearray, memoryview)
 
 
 # Rows whose scores stay JSON. Fields as in `predictions`.
@@ -162,21 +160,15 @@ class _Run(NamedTuple):
     check: Callable[[], object]
 
 
-def _opened(results: Predictions) -> Iterable[SourceResult | SourceReader | _Source]:
-    if isinstance(results, bytes):
-        if len(results) > _AT_ONCE:
-            return PredictionsReader(results)
+def _opened(results: Predictions) -> Iterable[AnySource | _Source]:
+    if isinstance(results, _BYTES) and memoryview(results).nbytes <= _AT_ONCE:
         return decode_as(_whole, results, "predictions")
-    if isinstance(results, (str, os.PathLike)):
-        return read(results)
-    if isinstance(results, (SourceResult, SourceReader)):
-        raise ConfigError("results: must be several; put a single source into a list", field="results")
-    return results
+    return sources(results)
 
 
 def _runs(results: Predictions, models: Sequence[str]) -> Iterator[tuple[str, _Run]]:
     for index, source in enumerate(_opened(results)):
-        name = source.source.filename or source.source.url or source.source.type
+        name = source_name(source.source)
         if isinstance(source, SourceReader):
             for file in source:
                 for model in models:
@@ -187,7 +179,7 @@ def _runs(results: Predictions, models: Sequence[str]) -> Iterator[tuple[str, _R
                             yield model, _Run(place, some, True, check)
         elif source.results is not None:
             raw = isinstance(source, _Source)
-            plainly = functools.partial(decode, results) if isinstance(results, bytes) else _nothing
+            plainly = functools.partial(decode, results) if isinstance(results, _BYTES) else _nothing
             for one in source.results.predictions:
                 for model in models:
                     found = getattr(one.models, model)
@@ -313,7 +305,7 @@ def errors(results: Predictions) -> pa.Table:
     """What could not be measured: `source`, `source_index`, `file` and `model` (null: all of it), `message`."""
     found: list[tuple[str, int, str | None, str | None, str]] = []
     for index, source in enumerate(_opened(results)):
-        name = source.source.filename or source.source.url or source.source.type
+        name = source_name(source.source)
         if source.error is not None:
             found.append((name, index, None, None, source.error))
         failed = source.errors if isinstance(source, SourceReader) else source.results.errors if source.results else []

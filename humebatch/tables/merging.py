@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from .._wire.artifact_csv import file_folder, source_folder
 from ..errors import DecodeError, SourceError
-from ..predictions import PredictionsReader, read
+from ..predictions import PredictionsReader, SourceReader, read
 from .artifacts import ArtifactZip, artifact_blocks
 from .writing import CsvFile, csv_files, numbered, save_csv, save_parquet, table_blocks
 
@@ -25,10 +25,12 @@ _BROKEN: Final = (SourceError, DecodeError)
 
 
 class Merged(NamedTuple):
-    """The files that were written, and per input that is not in them what is wrong with it."""
+    """The files that were written, per input that is not in them what is wrong with it, and how many errors of the
+    others are not in them either: CSV has no place for what could not be measured."""
 
     written: list[Path]
     bad: dict[Path, SourceError | DecodeError]
+    errors: int
 
 
 def merge(paths: Sequence[Path], folder: Path, to: Format, check: Callable[[], None]) -> Merged:
@@ -45,10 +47,10 @@ def merge(paths: Sequence[Path], folder: Path, to: Format, check: Callable[[], N
                 written = save_parquet(inputs.pieces(_blocks), folder)
             else:
                 # Between rows, too: one file may have hours of them.
-                checked = (one._replace(rows=inputs.rows(one.rows)) for one in inputs.pieces(_csvs))
+                checked = (one._replace(rows=inputs.rows(one.rows)) for one in inputs.pieces(inputs.csvs))
                 written = save_csv(checked, folder)
         except _NothingReadable:
-            return Merged([], bad | inputs.bad)
+            return Merged([], bad | inputs.bad, 0)
         except _BROKEN as error:
             # Found when some of it was written: all over again without it.
             if inputs.current is None:
@@ -56,8 +58,8 @@ def merge(paths: Sequence[Path], folder: Path, to: Format, check: Callable[[], N
             bad |= {**inputs.bad, inputs.current: error}
         else:
             bad |= inputs.bad
-            return Merged(written, bad)
-    return Merged([], bad)
+            return Merged(written, bad, inputs.errors)
+    return Merged([], bad, 0)
 
 
 class _NothingReadable(Exception):
@@ -65,11 +67,13 @@ class _NothingReadable(Exception):
 
 
 class _Inputs:
-    """Inputs one after the other. `bad`: those that could not be opened; `current`: the one that is read."""
+    """Inputs one after the other. `bad`: those that could not be opened; `current`: the one that is read; `errors`:
+    how many of the answers' errors `csvs` has passed."""
 
     def __init__(self, paths: Sequence[Path], check: Callable[[], None]) -> None:
         self.bad: dict[Path, SourceError | DecodeError] = {}
         self.current: Path | None = None
+        self.errors = 0
         self._paths = paths
         self._check = check
 
@@ -98,6 +102,17 @@ class _Inputs:
             self._check()
             yield row
 
+    def csvs(self, answer: _Answer, first: int) -> Iterator[CsvFile]:
+        if isinstance(answer, ArtifactZip):
+            yield from _csvs(answer, first)
+        else:
+            yield from csv_files(self._counted(answer), first)
+
+    def _counted(self, answer: PredictionsReader) -> Iterator[SourceReader]:
+        for source in answer:
+            self.errors += (source.error is not None) + len(source.errors)
+            yield source
+
 
 def _is_zip(path: Path) -> bool:
     try:
@@ -118,10 +133,7 @@ def _blocks(answer: _Answer, first: int) -> Iterator[tuple[str, pa.RecordBatch]]
             yield model, numbered(batch, first)
 
 
-def _csvs(answer: _Answer, first: int) -> Iterator[CsvFile]:
-    if isinstance(answer, PredictionsReader):
-        yield from csv_files(answer, first)
-        return
+def _csvs(answer: ArtifactZip, first: int) -> Iterator[CsvFile]:
     places: dict[tuple[int, str], Path] = {}
     used: dict[int, dict[str, int]] = defaultdict(dict)
     for sheet in answer.sheets:

@@ -7,6 +7,8 @@ models; a name that a model does not have is null. What is held in memory is sum
 from __future__ import annotations
 
 import math
+import numbers
+import operator
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
@@ -23,6 +25,7 @@ from .._tally import (
     Stretches,
     Tally,
     files,
+    joined,
     models,
     rows,
     source_name,
@@ -30,7 +33,7 @@ from .._tally import (
     span,
 )
 from ..errors import ConfigError
-from ..predictions import Prediction, PredictionReader
+from ..predictions import PositionInterval, Prediction, PredictionReader, SourceReader, SourceResult
 from ..vocabulary import LANGUAGE_EMOTIONS
 
 __all__ = ["SUMMARY", "TIMELINE", "TOP_EMOTIONS", "faces", "speakers", "timeline", "top_emotions"]
@@ -94,19 +97,38 @@ def timeline(source: AnySource | AnyFile, step: float = 0.5) -> pa.Table:
 
     Bin number k reaches from k × `step` to just before (k + 1) × `step` seconds; `time` is where it begins. A face
     counts in the bin in which its frame is; stretches of speech (prosody, language, burst, ner) count in each bin
-    that they overlap. Scores are the mean of the rows of one id in a bin, `text` is what these rows say (for ner the
-    entities), joined by spaces. Bins in which nothing was found have no row.
+    that they overlap. Scores are the mean of the rows of one id in a bin, `text` is what these rows say, with spaces
+    between them where the text or its script has them (for ner the entities, joined by spaces). Bins in which nothing
+    was found have no row.
 
     What has no time (texts, face meshes) is in one row of its id whose `time` is null. Rows are in the order of the
     files, then of time (null last), of the API's models, and of the ids' first appearance.
 
     `source` is one source, decoded or from `humebatch.predictions.read`, or one file of it. Raises `ConfigError`
-    when `step` is no positive number, or so small that one file makes more than 1,000,000 rows.
+    for anything else, when `step` is no positive number, or so small that one file makes more than 1,000,000 rows.
     """
-    if not (math.isfinite(step) and step > 0):
-        raise ConfigError(f"step: must be a positive number of seconds, not {step!r}", field="step")
-    given: Iterable[AnyFile] = (source,) if isinstance(source, (Prediction, PredictionReader)) else files(source)
-    return _table(TIMELINE, (row for file in given for row in _on_one_line(file, step)))
+    if isinstance(source, (Prediction, PredictionReader)):
+        given: Iterable[AnyFile] = (source,)
+    elif isinstance(source, (SourceResult, SourceReader)):
+        given = files(source)
+    else:
+        raise ConfigError(
+            f"source: must be one source or one file of it, not {type(source).__name__}; "
+            "predictions.read(path) and predictions.decode(data) give sources",
+            field="source",
+        )
+    width = _seconds(step)
+    return _table(TIMELINE, (row for file in given for row in _on_one_line(file, width)))
+
+
+def _seconds(step: object) -> float:
+    try:
+        seconds = float(step) if isinstance(step, numbers.Real) else math.nan
+    except OverflowError:  # a whole number beyond all floats
+        seconds = math.inf
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise ConfigError("step: must be a positive, finite number of seconds", field="step")
+    return seconds
 
 
 def speakers(results: AnyResults) -> pa.Table:
@@ -117,7 +139,8 @@ def speakers(results: AnyResults) -> pa.Table:
     ends. Texts have no speaker and are left out. Ids tell speakers apart within one file only; `unknown` is who was
     not told apart.
 
-    `results`: sources, decoded or from `humebatch.predictions.read`, the path of a saved file, or its bytes.
+    `results`: sources, decoded or from `humebatch.predictions.read`, one of them, the path of a saved file, or its
+    bytes. Raises `ConfigError` for anything else.
     """
     return _table(SUMMARY, _summaries(results, _SPOKEN))
 
@@ -140,11 +163,15 @@ def top_emotions(results: AnyResults, n: int = 5) -> pa.Table:
     One row per emotion: `rank` from 1, the `mean` over all rows of the id, and the highest score (`max`) in any of
     them. Equal means are in the order of their names; names of no vocabulary are ranked like all others.
 
-    `results` as for `speakers`. Raises `ConfigError` when `n` is not positive.
+    `results` as for `speakers`. Raises `ConfigError` when `n` is no positive whole number.
     """
-    if n < 1:
-        raise ConfigError(f"n: must be at least 1, not {n!r}", field="n")
-    return _table(TOP_EMOTIONS, _tops(results, n))
+    try:
+        count = operator.index(n)
+    except TypeError:
+        count = 0
+    if count < 1:
+        raise ConfigError("n: must be a whole number from 1 on", field="n")
+    return _table(TOP_EMOTIONS, _tops(results, count))
 
 
 def _table(schema: pa.Schema, found: Iterable[Sequence[Any]]) -> pa.Table:
@@ -160,7 +187,7 @@ def _table(schema: pa.Schema, found: Iterable[Sequence[Any]]) -> pa.Table:
 def _on_one_line(file: AnyFile, step: float) -> Iterator[Sequence[Any]]:
     """The rows of one file. Keys are (bin, person), so that they sort as rows do; persons are models and ids."""
     means = Means[tuple[float, int]]()
-    texts: dict[tuple[float, int], list[str]] = {}
+    texts: dict[tuple[float, int], list[tuple[str, PositionInterval | None]]] = {}
     persons: dict[tuple[str, str], int] = {}
     for model in models(file):
         for name, row in rows(file, model):
@@ -169,14 +196,18 @@ def _on_one_line(file: AnyFile, step: float) -> Iterator[Sequence[Any]]:
             for number in _bins(span(row), step):
                 means.add((number, person), row.emotions)
                 if text:
-                    texts.setdefault((number, person), []).append(text)
+                    texts.setdefault((number, person), []).append((text, getattr(row, "position", None)))
             if len(means) > _MOST_BINS:
                 raise _too_small(step)
     who = list(persons)
     for key in sorted(means):
         time = None if key[0] == _NO_TIME else key[0] * step
-        said = " ".join(texts[key]) if key in texts else None
-        yield [file.file, time, *who[key[1]], said, *means.means(key)]
+        model, name = who[key[1]]
+        said = None
+        if key in texts:
+            # Entities are names apart, however close they stand.
+            said = " ".join(text for text, _ in texts[key]) if model == "ner" else joined(texts[key])
+        yield [file.file, time, model, name, said, *means.means(key)]
 
 
 def _bins(seconds: tuple[float, float] | None, step: float) -> Sequence[float]:
@@ -192,7 +223,8 @@ def _bins(seconds: tuple[float, float] | None, step: float) -> Sequence[float]:
 
 def _whole(number: float) -> float:
     near = round(number) if math.isfinite(number) else number
-    return near if math.isclose(number, near, rel_tol=_SAME, abs_tol=_SAME) else number
+    # Of late times (1.7e9 s) all that a float can say: less than the millionth of a bin.
+    return near if math.isclose(number, near, rel_tol=0, abs_tol=_SAME + 2 * math.ulp(number)) else number
 
 
 def _too_small(step: float) -> ConfigError:

@@ -101,9 +101,26 @@ def test_nothing_readable(inputs: Path) -> None:
     (inputs / "cut.json").write_bytes(b"[{")
     answers.saved(inputs, NO_TIME, "no_time.json")
     ran = humebatch("tables", "cut.json", "no_time.json", "nowhere.json", "--out", "out", cwd=inputs)
-    assert (ran.code, ran.out) == (2, "")
+    assert (ran.code, ran.out) == (1, "")
     assert len(ran.err.splitlines()) == 4
+    (inputs / "empty").mkdir()
+    ran = humebatch("tables", "empty", "nowhere.json", "--out", "out", cwd=inputs)
+    assert (ran.code, ran.out) == (2, "")
+    assert [line.split(":")[0] for line in ran.err.splitlines()[:-1]] == ["empty", "nowhere.json"]
     assert not (inputs / "out").exists()
+
+
+def test_csv_says_what_it_has_no_place_for(inputs: Path) -> None:
+    said = "CSV has no place for the errors in these answers (3)"
+    answers.saved(inputs, answers.whole(), "whole.json")
+    answers.saved(inputs, NO_TIME, "no_time.json")
+    given = ("whole.json", "in/one", "no_time.json")
+    ran = humebatch("tables", *given, "--to", "csv", "--out", "csv", cwd=inputs)
+    assert ran.code == 1
+    assert said in ran.err
+    assert "no place" not in humebatch("tables", *given, "--out", "parquet", cwd=inputs).err
+    assert dataset(inputs / "parquet/errors").num_rows == 3
+    assert "no place" not in humebatch("tables", "artifacts.zip", "--to", "csv", "--out", "zip", cwd=inputs).err
 
 
 def test_the_folder_must_be_new_or_empty(inputs: Path) -> None:

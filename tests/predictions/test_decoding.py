@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import codecs
 import contextlib
 import gzip
+import io
 import json
 import os
 import stat
 import subprocess
 import sys
 import tempfile
+import zipfile
 from collections.abc import AsyncIterator, Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -133,8 +137,26 @@ def test_what_was_read_outlives_the_reader(saved: Callable[[bytes], Path]) -> No
     with predictions.read(path) as reader:
         first = reader[0]
     path.unlink()
-    assert len(reader) == 0 == len(list(reader))
     assert first.load() == predictions.read(saved(DATA))[0].load()
+
+
+def test_a_closed_reader_says_so(saved: Callable[[bytes], Path]) -> None:
+    with predictions.read(saved(DATA)) as reader:
+        begun = iter(reader)
+        next(begun)
+    acts: list[Callable[[], object]] = [
+        lambda: len(reader), lambda: reader[0], lambda: reader[:1], lambda: list(reader), lambda: next(begun),
+    ]  # fmt: skip
+    for act in acts:
+        with pytest.raises(hb.ConfigError, match="this reader is closed"):
+            act()
+
+
+def test_several_sources_of_a_reader(saved: Callable[[bytes], Path]) -> None:
+    reader = predictions.read(saved(DATA))
+    decoded = predictions.decode(DATA)
+    for chosen in (slice(0, 1), slice(None, None, -1), slice(7, 9), slice(-2, None)):
+        assert [source.source for source in reader[chosen]] == [source.source for source in decoded[chosen]]
 
 
 def test_the_file_may_be_cut_while_it_is_read(saved: Callable[[bytes], Path]) -> None:
@@ -189,6 +211,7 @@ def test_a_cut_file_is_found(saved: Callable[[bytes], Path], cut: int) -> None:
     plain = refused(lambda: predictions.decode(data))
     assert (error.path, error.offset, error.near) == (plain.path, plain.offset, plain.near)
     assert (error.file, error.data) == (str(path), None)
+    assert str(error) == f"{path}: {plain}"
     packed = path.with_suffix(".json.gz")
     packed.write_bytes(gzip.compress(data))
     error = refused(lambda: predictions.read(packed))
@@ -222,6 +245,13 @@ def test_a_cut_far_in_is_found_too() -> None:
     error = refused(lambda: predictions.decode(data[:cut]))
     assert error.offset == cut
     assert error.path.startswith("$[0].results.predictions[0].models.facemesh.grouped_predictions[0].predictions[")
+
+
+def test_a_cut_that_is_too_far_in_to_say_where() -> None:
+    error = refused(lambda: predictions.decode(b'[{"source":{"type":"' + b"x" * 2**26))
+    assert (error.path, error.offset) == ("$", 20 + 2**26)
+    assert f"at $ (byte {error.offset}, the path is not looked for beyond 64 MiB)" in str(error)
+    assert "looked for" not in str(refused(lambda: predictions.decode(b"[")))
 
 
 # ── wrong values ─────────────────────────────────────────────────────────────────────────────────
@@ -356,9 +386,83 @@ def test_damaged_gzip_files(damage: str, saved: Callable[[bytes], Path]) -> None
     assert str(caught.value).startswith(str(path))
 
 
-@pytest.mark.parametrize("data", [b"null", b"{}", b"7", b"not json", b"\xff\xfe[\x00]\x00", b"[] []", b" "])
+@pytest.mark.parametrize("data", [b"null", b"{}", b"7", b"not json", b"[] []", b" "])
 def test_files_that_hold_something_else(data: bytes, saved: Callable[[bytes], Path]) -> None:
-    assert refused(lambda: predictions.read(saved(data))).path in ("$", "$[0]")
+    error = refused(lambda: predictions.read(saved(data)))
+    assert error.path in ("$", "$[0]")
+    assert "callback" not in str(error)
+
+
+def of_zip(text: str) -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("predictions.json", text)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        (of_zip(TEXT), "it is a ZIP .* humebatch.tables.read_artifacts"),
+        (TEXT.encode("utf-16"), "it is UTF-16"),
+        (b"\xfe\xff" + TEXT.encode("utf-16-be"), "it is UTF-16"),
+        (TEXT.encode("utf-16-le"), "it is UTF-16"),
+        (TEXT.encode("utf-16-be"), "it is UTF-16"),
+    ],
+    ids=range(5),
+)
+def test_files_that_are_no_json(data: bytes, said: str, saved: Callable[[bytes], Path]) -> None:
+    for written in (data, gzip.compress(data)):
+        with pytest.raises(hb.SourceError, match=f"predictions.json: {said}"):
+            predictions.read(saved(written))
+
+
+def test_the_body_of_a_callback(saved: Callable[[bytes], Path]) -> None:
+    for found in (TEXT, "[]", "null"):
+        data = f'{{"job_id":"{JOB}","status":"COMPLETED","predictions":{found}}}'.encode()
+        for act in (lambda: predictions.decode(data), lambda: predictions.read(saved(data))):  # noqa: B023
+            assert "it is the body of a callback, which humebatch.callbacks.parse decodes" in str(refused(act))
+
+
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_mark_of_utf_8_is_passed_over(pack: Callable[[bytes], bytes], saved: Callable[[bytes], Path]) -> None:
+    marked = codecs.BOM_UTF8 + DATA
+    assert same(read_all(predictions.read(saved(pack(marked)))), predictions.decode(DATA))
+    slot = PLACES[-1]
+    offset = len(TEXT[: slot.value].encode()) + 3
+    error = refused(lambda: read_rows(saved(pack(codecs.BOM_UTF8 + spoilt(slot)[0].encode()))))
+    assert (error.path, error.offset) == (slot.path, offset)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("pack", [bytes, gzip.compress], ids=["plain", "gzip"])
+def test_a_pipe(pack: Callable[[bytes], bytes], tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    data = pack(DATA)
+
+    def write() -> None:
+        with pipe.open("wb", buffering=0) as file:
+            for start, end in ((0, 1), (1, 3), (3, None)):
+                file.write(data[start:end])
+
+    with ThreadPoolExecutor(1) as pool:
+        written = pool.submit(write)
+        assert same(read_all(predictions.read(pipe)), predictions.decode(DATA))
+        written.result()
+
+
+def test_a_gzip_bomb(saved: Callable[[bytes], Path], spool: Path) -> None:
+    bomb = gzip.compress(b'["' + b"x" * 100_000_000)
+    with pytest.raises(hb.SourceError, match=r"predictions.json: it inflates to more than [\d,]+ bytes, from [\d,]+$"):
+        predictions.read(saved(bomb))
+    # What is free may come out of anything; and predictions shrink well, but not so well.
+    blank = b"[" + b" " * 16_000_000 + b"]"
+    assert len(predictions.read(saved(gzip.compress(blank)))) == 0
+    data = dumps(payload(1500)).encode()
+    assert len(data) > 17_000_000
+    assert len(predictions.read(saved(gzip.compress(data)))) == 3
+    assert list(spool.iterdir()) == []
 
 
 # ── from the socket ──────────────────────────────────────────────────────────────────────────────

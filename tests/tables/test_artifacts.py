@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import random
 import stat
 import struct
+import sys
 import tracemalloc
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pyarrow as pa
@@ -139,6 +142,57 @@ def test_a_long_text(tmp_path: Path) -> None:
     assert table["text"].to_pylist() == [text, text]
 
 
+@pytest.fixture
+def field_limit() -> Iterator[Callable[[int], int]]:
+    before = csv.field_size_limit()
+    yield csv.field_size_limit
+    csv.field_size_limit(before)
+
+
+def test_long_texts_in_several_threads(tmp_path: Path, field_limit: Callable[[int], int]) -> None:
+    # The limit of the csv module is the process's.
+    path = packed(tmp_path, (NAME, prosody(*[f'spk_0,"{"word " * 400}",0,1,,' + "," * 48] * 50)))
+    switching = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        with ThreadPoolExecutor(4) as pool:
+            for _ in range(20):
+                field_limit(1000)
+                found = list(pool.map(lambda _: tables.read_artifacts(path)["prosody"].num_rows, range(4)))
+                assert found == [50] * 4
+    finally:
+        sys.setswitchinterval(switching)
+
+
+def test_a_high_limit_of_fields_stays(tmp_path: Path, field_limit: Callable[[int], int]) -> None:
+    field_limit(2**30)
+    tables.read_artifacts(packed(tmp_path, (NAME, prosody(ROW))))
+    assert csv.field_size_limit() == 2**30
+
+
+@pytest.mark.parametrize("value", ["nan", "NaN", "inf", "-inf", "Infinity", "1e999", "-1e999"])
+@pytest.mark.parametrize(("model", "column"), [("prosody", "Joy"), ("prosody", "BeginTime"), ("face", "Frame")])
+def test_numbers_that_are_none(tmp_path: Path, model: str, column: str, value: str) -> None:
+    # JSON has none of them either. The text before has two lines.
+    name = f"file-0-a/csv/a/{model}.csv"
+    path = packed(tmp_path, (name, f'Id,Text,{column}\r\na,"b\nc",1\r\na,"d\ne",\r\na,"f\ng",{value}\r\na,h,1\r\n'))
+    with pytest.raises(SourceError) as caught:
+        tables.read_artifacts(path)
+    assert f"{name}: line 7: {value!r} in the column {column} is no number" in str(caught.value)
+
+
+def test_names_with_backslashes(tmp_path: Path) -> None:
+    path = packed(
+        tmp_path,
+        ("mine\\file-0-a.zip\\csv\\faces\\1.wav\\prosody.csv", prosody(ROW)),
+        ("file-1-b\\c.wav/csv/b\\c.wav/prosody.csv", prosody(ROW)),
+        ("file-2-d.wav\\images\\face_0.png", b"no table"),
+    )
+    table = tables.read_artifacts(path)["prosody"]
+    assert table["source"].to_pylist() == ["a.zip", "b\\c.wav"]
+    assert table["file"].to_pylist() == ["faces/1.wav", "b\\c.wav"]
+
+
 def encrypted(path: Path) -> None:
     data = bytearray(path.read_bytes())
     for magic, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
@@ -198,7 +252,7 @@ def test_damaged_zips(tmp_path: Path, damage: Callable[[Path], None], said: str)
         ("Id,Joy,Joy\r\na,1,1\r\n", "one name"),
         ("Id,Joy\r\na,1\r\nb\r\n", "line 3 has 1 cells and not 2"),
         ("Id,Joy\r\na,1\r\nb,1,2\r\n", "line 3 has 3 cells"),
-        ("Id,Joy\r\na,happy\r\n", "'happy' in the column Joy is no number"),
+        ("Id,Joy\r\na,happy\r\n", "line 2: 'happy' in the column Joy is no number"),
         ('Id,Text\r\na,"b\r\n', "unexpected end of data"),
         ('Id,Text\r\na,"b"c\r\n', "expected after"),
         ("Id,Text\r\na," + "b" * 9_000_000, "longer than"),
@@ -257,6 +311,9 @@ def test_compression_that_inflates_without_bounds(tmp_path: Path, kind: int) -> 
         "file-0-x/csv//prosody.csv",
         "/file-0-x/csv/a/prosody.csv",
         "../file-0-x/csv/a/prosody.csv",
+        "..\\file-0-x\\csv\\a\\prosody.csv",
+        "\\\\server\\file-0-x\\csv\\a\\prosody.csv",
+        "file-0-x\\csv\\..\\..\\prosody.csv",
     ],
 )
 def test_names_that_lead_elsewhere(tmp_path: Path, name: str) -> None:

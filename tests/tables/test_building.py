@@ -458,15 +458,30 @@ def test_what_cannot_be_a_table(tmp_path: Path) -> None:
         tables.schema("faces")
     with pytest.raises(hb.ConfigError, match="model"):
         tables.batches(b"[]", "")
-    (source,) = predictions.decode(meshes([ROW]))
-    with pytest.raises(hb.ConfigError, match="list"):
-        tables.face(source)  # type: ignore[arg-type]
+    data = meshes([ROW])
+    (source,) = predictions.decode(data)
+    wrongs: list[Any] = [json.loads(data), json.loads(data)[0], None, 7, [None], [source, "p.json"], open]
+    for wrong in wrongs:
+        for function in (tables.facemesh, tables.errors, tables.speakers, tables.top_emotions):
+            with pytest.raises(hb.ConfigError, match=r"results: must be sources .*, not \w+"):
+                function(wrong)
     with pytest.raises(hb.SourceError):
         tables.face(tmp_path / "missing.json")
     with pytest.raises(hb.DecodeError) as caught:
         tables.face(b'[{"source":{"type":"text"}')
     assert caught.value.path == "$[0].source"
     assert caught.value.data == b'[{"source":{"type":"text"}'
+
+
+def test_bytes_of_any_kind_and_a_single_source() -> None:
+    data = meshes([ROW])
+    (source,) = predictions.decode(data)
+    with predictions.PredictionsReader(data) as reader:
+        for results in (bytearray(data), memoryview(data), source, reader[0]):
+            assert tables.facemesh(results).equals(tables.facemesh(data))
+            assert tables.errors(results).num_rows == 0
+    with pytest.raises(hb.DecodeError):
+        tables.facemesh(bytearray(data[:-1]))
 
 
 def test_scores_that_somebody_made() -> None:

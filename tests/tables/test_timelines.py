@@ -35,7 +35,7 @@ from humebatch.predictions import (
     TimeInterval,
     read,
 )
-from humebatch.tables import SUMMARY, TIMELINE, TOP_EMOTIONS, faces, speakers, timeline, top_emotions
+from humebatch.tables import SUMMARY, TIMELINE, TOP_EMOTIONS, faces, prosody, speakers, timeline, top_emotions
 from humebatch.vocabulary import LANGUAGE_EMOTIONS
 
 
@@ -293,12 +293,69 @@ def test_an_interval_that_ends_before_it_begins_is_a_moment() -> None:
     assert speakers([source(one(prosody=rows))]).column("seconds").to_pylist() == [0.0]
 
 
-@pytest.mark.parametrize("step", [0, -1, math.nan, math.inf])
-def test_a_step_is_a_positive_number(step: float) -> None:
+@pytest.mark.parametrize("step", [0, -1, math.nan, math.inf, "a", "0.5", None, 10**400])
+def test_a_step_is_a_positive_number(step: Any) -> None:
     with pytest.raises(ConfigError, match="step"):
         timeline(interview(), step)
+
+
+@pytest.mark.parametrize("n", [0, -1, "x", 2.5, None])
+def test_n_is_a_positive_whole_number(n: Any) -> None:
     with pytest.raises(ConfigError, match="n: "):
-        top_emotions([interview()], 0)
+        top_emotions([interview()], n)
+
+
+def test_a_timeline_is_of_one_source_or_file(tmp_path: Path) -> None:
+    wrongs: list[Any] = [tmp_path / "p.json", "p.json", [interview()], b"[]", {}, None]
+    for wrong in wrongs:
+        with pytest.raises(ConfigError, match=r"source: must be one source .* predictions\.read"):
+            timeline(wrong)
+
+
+def test_edges_of_late_bins_are_edges_too() -> None:
+    late = 1.7e9
+    rows = [seen(late + 0.25), seen(late + 0.5), seen(late + 0.75)]
+    assert timeline(one(face={"f": rows}), 0.5).column("time").to_pylist() == [late, late + 0.5]
+    speech = {"s": [spoken(late + 0.3, late + 0.6)]}
+    times = timeline(one(prosody=speech), 0.1).column("time").to_pylist()
+    assert times == pytest.approx([late + 0.3, late + 0.4, late + 0.5], rel=0, abs=1e-5)
+
+
+@settings(deadline=None)
+@given(rows=st.permutations([seen(number / 4) for number in range(12)]))
+def test_how_long_a_face_was_seen_does_not_depend_on_the_order_of_rows(rows: list[FacePrediction]) -> None:
+    for some in (rows, rows * 2):
+        assert faces([source(one(face={"f": some}))]).column("seconds").to_pylist() == [3.0]
+
+
+def test_texts_are_joined_as_they_were_written() -> None:
+    def said(*texts: str, positions: list[tuple[int, int]] | None = None) -> Any:
+        rows = [
+            LanguagePrediction(text, PositionInterval(*(positions or [(0, 0)] * 9)[number]), scores(Joy=1))
+            for number, text in enumerate(texts)
+        ]
+        return timeline(one(language={"x": rows})).column("text").to_pylist()[0]
+
+    assert said(*"今日は") == "今日は"
+    assert said("Rome", ".", "Then", positions=[(0, 4), (4, 5), (6, 10)]) == "Rome. Then"
+    assert said("上", "海", positions=[(0, 1), (2, 3)]) == "上 海"
+    assert said("上", "海", positions=[(0, 3), (3, 6)]) == "上海", "in bytes"
+    assert said("We", "met", positions=[(0, 2), (2, 4)]) == "We met", "positions that do not fit the texts"
+    assert said("한국", "사람") == "한국 사람"
+    assert said("ไป", "กิน", "pizza") == "ไปกิน pizza"
+    heard = {"x": [spoken(0, 0.1, "你"), spoken(0.1, 0.2, "好")]}
+    assert timeline(one(prosody=heard)).column("text").to_pylist() == ["你好"]
+    entities = [NerPrediction(name, PositionInterval(0, 2), 1, 1, "", "", scores(Joy=1)) for name in ("東京", "大阪")]
+    assert timeline(one(ner={"x": entities})).column("text").to_pylist() == ["東京 大阪"]
+
+
+def test_a_name_that_comes_twice_in_a_row_counts_as_in_other_tables() -> None:
+    twice = Scores([Score("Joy", 1.0), Score("Joy", 0.5)])
+    row = ProsodyPrediction(time=TimeInterval(0, 0.1), text=None, emotions=twice)
+    results = [source(one(prosody={"x": [row]}))]
+    assert prosody(results).column("Joy").to_pylist() == [0.5]
+    assert timeline(results[0]).column("Joy").to_pylist() == speakers(results).column("Joy").to_pylist() == [0.5]
+    assert [tuple(row.values())[-2:] for row in top_emotions(results).to_pylist()] == [(0.5, 0.5)]
 
 
 @pytest.mark.parametrize(("begin", "end"), [(0.0, 1e12), (-1e308, 1e308), (1e308, 1e308)])
