@@ -156,7 +156,9 @@ def _parse(json: bytes) -> RequestBody:
     except UnicodeDecodeError as error:
         raise Refused(400, f"json: the request is not UTF-8: byte {error.start}", "json") from None
     except DecodeError as error:
-        field = error.path.removeprefix("$").removeprefix(".") or "json"
+        # Text that is no JSON has no fields yet; the message says near which one it breaks off.
+        wrong = isinstance(error.__cause__, msgspec.ValidationError)
+        field = (error.path.removeprefix("$").removeprefix(".") if wrong else "") or "json"
         raise Refused(400, f"{field}: {error}", field) from None
     # What the structs ignore, because servers may grow fields, is a mistake when it comes from a client.
     for name in models:
