@@ -27,6 +27,7 @@ FLOORS: dict[str, tuple[int, set[str]]] = {
     "jobs": (0, {"msgspec"}),
     "sources": (0, {"msgspec"}),
     "predictions": (0, {"msgspec", "typing_extensions"}),
+    "_allocation": (0, set()),
     "_decoding": (0, {"msgspec", "typing_extensions"}),
     "vocabulary": (0, set()),
     "_wire": (1, {"msgspec"}),

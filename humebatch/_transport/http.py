@@ -19,6 +19,7 @@ import aiohttp
 import anyio
 import msgspec
 
+from .._allocation import keep_freed_blocks
 from .._wire.message import BodyPlan, Service, WireReply, WireRequest
 from .._wire.pacing import Phase, kept_open, may_have_created, may_resend, retry_wait
 from .._wire.throttle import Breaker, RetryBudget, rate_limit_pause
@@ -38,7 +39,6 @@ from ..errors import (
 from .clock import Clock, SystemClock
 from .files import save_atomically
 from .lanes import Lane
-from .reading import keep_freed_blocks
 from .upload import Progress, Upload
 
 __all__ = ["Stats", "Transport"]
@@ -46,6 +46,7 @@ __all__ = ["Stats", "Transport"]
 T = TypeVar("T")
 _log = logging.getLogger("humebatch.transport")
 _DOWNLOAD_CHUNK = 64 * 1024
+_KEPT_BLOCK = 1024 * 1024  # a piece, the TLS records made of it, and the next ones
 # Seconds that a connection may idle before it is used again; for submissions, where a server promises to keep it for
 # that much longer at least.
 _KEPT = 15.0
@@ -103,7 +104,7 @@ class Transport:
         self._files = anyio.CapacityLimiter(limits.open_files)
 
     async def __aenter__(self) -> Self:
-        keep_freed_blocks(self.limits.piece)
+        keep_freed_blocks(max(4 * self.limits.piece, _KEPT_BLOCK))
         self._reading = self._session(aiohttp.TCPConnector(limit=0, keepalive_timeout=_KEPT))
         # A connection that idled may just be closed by the server, and a submission that dies on it cannot be told
         # from an accepted one. So each gets a connection of its own, unless the server has promised to keep them.

@@ -19,22 +19,11 @@ import anyio.to_thread
 from .._wire.message import FilePart
 from ..errors import SourceError
 
-__all__ = ["OpenPart", "changed", "keep_freed_blocks", "reason", "until_done"]
+__all__ = ["OpenPart", "changed", "reason", "until_done"]
 
 T = TypeVar("T")
 _NOWAIT: int | None = getattr(os, "RWF_NOWAIT", None)
 _PAGE = 4096
-
-
-def keep_freed_blocks(piece: int) -> None:
-    """Make the C allocator keep blocks the size of a piece for the next one, instead of giving them to the kernel.
-
-    glibc maps blocks from 128 KiB on one by one and trims its heap as early, so every piece read and every TLS
-    record made of it is page faults again: half the speed over TLS. Its thresholds rise, for good and to at most
-    twice the size, with the first larger mapped block that is freed (mallopt(3), M_MMAP_THRESHOLD). Other
-    allocators do not care.
-    """
-    bytearray(max(4 * piece, 1024 * 1024))
 
 
 def reason(error: Exception) -> str:

@@ -18,7 +18,7 @@ import tempfile
 import zlib
 from collections.abc import Iterator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, BinaryIO, Final, Literal, Self, TypeVar, overload
+from typing import TYPE_CHECKING, Any, BinaryIO, Final, Generic, Literal, Self, TypeVar, overload
 
 import msgspec
 from msgspec import UNSET, UnsetType
@@ -45,9 +45,21 @@ from .structs import (
 if TYPE_CHECKING:
     from typing_extensions import Buffer
 
-__all__ = ["PredictionReader", "PredictionsReader", "SourceReader", "decode", "inflates_too_far", "mapped", "read"]
+__all__ = [
+    "FileOutline",
+    "PredictionReader",
+    "PredictionsReader",
+    "ResultsOutline",
+    "SourceOutline",
+    "SourceReader",
+    "decode",
+    "inflates_too_far",
+    "mapped",
+    "read",
+]
 
 T = TypeVar("T")
+M = TypeVar("M")
 
 RowModel = Literal["face", "burst", "prosody", "language", "ner", "facemesh"]
 
@@ -64,20 +76,26 @@ class _Models(msgspec.Struct, gc=False):
     facemesh: _Groups | UnsetType | None = UNSET
 
 
-class _File(msgspec.Struct, gc=False):
+class FileOutline(msgspec.Struct, Generic[M], gc=False):
+    """A `Prediction`, with its models as `M`."""
+
     file: str
-    models: _Models
+    models: M
     file_type: str | None = None
 
 
-class _Results(msgspec.Struct, gc=False):
-    predictions: list[_File]
+class ResultsOutline(msgspec.Struct, Generic[M], gc=False):
+    """`Results`, with the models of its files as `M`."""
+
+    predictions: list[FileOutline[M]]
     errors: list[ResultError]
 
 
-class _Source(msgspec.Struct, gc=False):
+class SourceOutline(msgspec.Struct, Generic[M], gc=False):
+    """A `SourceResult`, with the models of its files as `M`."""
+
     source: Source
-    results: _Results | None = None
+    results: ResultsOutline[M] | None = None
     error: str | None = None
 
 
@@ -89,7 +107,7 @@ class _Callback(msgspec.Struct, gc=False):
 
 _everything = msgspec.json.Decoder(list[SourceResult])
 _elements = msgspec.json.Decoder(list[msgspec.Raw])
-_outline = msgspec.json.Decoder(_Source)
+_outline = msgspec.json.Decoder(SourceOutline[_Models])
 _callback = msgspec.json.Decoder(_Callback)
 _ROWS: Final[dict[str, msgspec.json.Decoder[Any]]] = {
     "face": msgspec.json.Decoder(FacePrediction),
@@ -179,7 +197,7 @@ class _Answer:
 class PredictionReader:
     """One file of a source: like `Prediction`, but its rows are decoded when they are asked for."""
 
-    def __init__(self, outline: _File, path: str, answer: _Answer) -> None:
+    def __init__(self, outline: FileOutline[_Models], path: str, answer: _Answer) -> None:
         self._outline = outline
         self._path = path
         self._answer = answer

@@ -14,6 +14,7 @@ import msgspec
 import numpy as np
 import pyarrow as pa
 
+from .._allocation import keep_freed_blocks
 from .._decoding import decode as decode_as
 from .._tally import AnyResults, AnySource, source_name, sources
 from ..predictions import (
@@ -21,15 +22,14 @@ from ..predictions import (
     ModelPredictions,
     PositionInterval,
     PredictionReader,
-    ResultError,
-    Source,
     SourceReader,
     TimeInterval,
     decode,
 )
+from ..predictions.reading import SourceOutline
 from ..predictions.structs import Int64
 from .columns import FIELDS, MODELS, OTHER, PLACE, SCORES, Field, check_model, schema
-from .scoring import Chunks, from_lists, from_raws, keep_freed_blocks
+from .scoring import Chunks, from_lists, from_raws
 
 __all__ = ["Predictions", "batches", "blocks", "by_model", "errors", "table"]
 
@@ -40,6 +40,7 @@ Predictions = AnyResults
 _ROWS = 16384
 # A source of more JSON than this is taken apart row by row, so that its rows are never all held as structs.
 _AT_ONCE = 64 * 1024 * 1024
+_KEPT = 16 * 1024 * 1024  # more than the chunks in work need
 _NULL = msgspec.Raw(b"null")
 _BYTES = (bytes, bytearray, memoryview)
 
@@ -106,24 +107,8 @@ class _Models(msgspec.Struct, gc=False):
     facemesh: ModelPredictions[_FacemeshRow] | None = None
 
 
-class _File(msgspec.Struct, gc=False):
-    file: str
-    models: _Models
-    file_type: str | None = None
-
-
-class _Results(msgspec.Struct, gc=False):
-    predictions: list[_File]
-    errors: list[ResultError]
-
-
-class _Source(msgspec.Struct, gc=False):
-    source: Source
-    results: _Results | None = None
-    error: str | None = None
-
-
-_whole = msgspec.json.Decoder(list[_Source])
+_Outline = SourceOutline[_Models]
+_whole = msgspec.json.Decoder(list[_Outline])
 _ROW_DECODERS: dict[str, msgspec.json.Decoder[Any]] = {
     "face": msgspec.json.Decoder(_FaceRow),
     "prosody": msgspec.json.Decoder(_ProsodyRow),
@@ -160,7 +145,7 @@ class _Run(NamedTuple):
     check: Callable[[], object]
 
 
-def _opened(results: Predictions) -> Iterable[AnySource | _Source]:
+def _opened(results: Predictions) -> Iterable[AnySource | _Outline]:
     if isinstance(results, _BYTES) and memoryview(results).nbytes <= _AT_ONCE:
         return decode_as(_whole, results, "predictions")
     return sources(results)
@@ -178,7 +163,7 @@ def _runs(results: Predictions, models: Sequence[str]) -> Iterator[tuple[str, _R
                         while some := list(islice(rows, _ROWS)):
                             yield model, _Run(place, some, True, check)
         elif source.results is not None:
-            raw = isinstance(source, _Source)
+            raw = isinstance(source, SourceOutline)
             plainly = functools.partial(decode, results) if isinstance(results, _BYTES) else _nothing
             for one in source.results.predictions:
                 for model in models:
@@ -201,7 +186,7 @@ def blocks(results: Predictions, models: Sequence[str] = MODELS) -> Iterator[tup
     """Record batches of several models in one pass over the answer, each of at most a few thousand rows."""
     waiting: dict[str, list[_Run]] = {check_model(model): [] for model in models}
     room = dict.fromkeys(models, _ROWS)
-    keep_freed_blocks()
+    keep_freed_blocks(_KEPT)
     with ThreadPoolExecutor(min(4, os.cpu_count() or 1)) as pool:
         for model, run in _runs(results, models):
             rest = run

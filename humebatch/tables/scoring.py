@@ -21,12 +21,11 @@ import pyarrow.compute as pc
 
 from ..predictions import Score
 
-__all__ = ["Chunks", "Scored", "from_lists", "from_raws", "keep_freed_blocks"]
+__all__ = ["Chunks", "Scored", "from_lists", "from_raws"]
 
 # Rows that are parsed together: what they need fits into the caches.
 _CHUNK = 512
 _LARGEST = 2**31 - 1  # offsets are of 32 bits
-_KEPT = 16 * 1024 * 1024
 _LARGEST_ROW = 64 * 1024  # what is held of a layout is a thousand times as much
 _NULL = b"null"
 _required = msgspec.json.Decoder(list[Score])
@@ -46,15 +45,6 @@ class Scored(NamedTuple):
 
 Chunks = Callable[[Callable[[int], bool], Iterable[int]], Iterable[bool]]
 """`map`, or that of an executor: chunks do not depend on each other."""
-
-
-def keep_freed_blocks() -> None:
-    """Make the C allocator keep the blocks of one chunk for the next, instead of giving them back to the kernel.
-
-    What a chunk needs is larger than what glibc maps block by block until it has seen a larger one freed; every chunk
-    would begin with page faults.
-    """
-    np.empty(_KEPT, np.uint8)  # freed at once, and never touched
 
 
 class _Layout:
