@@ -3,7 +3,8 @@
 Behaviour follows what existing clients force on a server: 200 with a 36-character `job_id`,
 `{"message": "job not found"}` for an unknown job, the old gateway's `fault` next to `message` for a
 wrong key, and never a 408, 409, 429 or 5xx once a job was accepted, because the vendor's clients
-send a submission again on those.
+send a submission again on those. Only a request with an `Idempotency-Key` may hear 409 while another one
+with that key is coming in: sending it again makes no second job.
 """
 
 from __future__ import annotations
@@ -22,20 +23,20 @@ from typing import Any, Literal, cast
 
 import anyio
 import anyio.to_thread
-import msgspec
 from aiohttp import web
 
-from .._wire.batch import DIRECTIONS, JOBS_PATH, KEY_HEADER, SORT_KEYS, WHEN
+from .._wire.batch import CAPABILITIES_HEADER, DIRECTIONS, JOBS_PATH, KEY_HEADER, SORT_KEYS, WHEN
 from .._wire.codec import encode
 from .._wire.signature import key_from
 from ..config import Secret
-from ..jobs import InferenceRequest, JobId, State, Status
+from ..jobs import InferenceRequest, JobId, Status
 from . import artifacts
 from .callbacks import CallbackLimits, Outbox
 from .children import in_child
-from .echo import echo_of
+from .echo import details_of, echo_of
 from .folders import Folders
 from .guard import Guard
+from .idempotency import CAPABILITY, RETRY_SECONDS, UnderWay, job_of, key_of, keyed
 from .intake import LARGE, IntakeLimits, Refused, receive
 from .measure import MeasureMode, Unmeasurable, available
 from .runner import Runner, RunnerLimits
@@ -64,6 +65,7 @@ def create_app(
     callback_secret: str | Secret | None = None,
     callback_allow: Sequence[str] = (),
     callbacks: CallbackLimits | None = None,
+    idempotency: bool = True,
 ) -> web.Application:
     """The service over the folder `data`, as an `aiohttp.web.Application` to run or to mount.
 
@@ -71,7 +73,8 @@ def create_app(
     the port shares all jobs. `measure`: `local` (open models) or `fixed` (made-up scores, tests only).
     `callback_secret`: signs the callbacks (`whsec_…`, see `humebatch.callbacks.new_secret`); without one they go
     unsigned. `callback_allow`: hosts, addresses and CIDR ranges that callbacks may go to although they are not
-    public; everything else that is not public is refused.
+    public; everything else that is not public is refused. `idempotency=False`: ignores `Idempotency-Key` and
+    announces nothing, as the hosted service did; for tests of clients.
     Raises `ConfigError` for a bad secret or host, and at start-up when another server uses the folder.
     """
     guard = Guard(callback_allow)
@@ -81,8 +84,12 @@ def create_app(
     def outbox(store: Store, folders: Folders) -> Outbox:
         return Outbox(store, folders, guard, key=key, limits=callbacks)
 
-    service = _Service(data, tuple(api_keys), measure, intake or IntakeLimits(), running or RunnerLimits(), outbox)
+    service = _Service(
+        data, tuple(api_keys), measure, intake or IntakeLimits(), running or RunnerLimits(), outbox, idempotency
+    )
     app = web.Application(middlewares=[service.guard], client_max_size=0)
+    if idempotency:
+        app.on_response_prepare.append(_announce)
     app.cleanup_ctx.append(service.lifetime)
     app.add_routes(
         [
@@ -106,6 +113,7 @@ class _Service:
         intake: IntakeLimits,
         running: RunnerLimits,
         outbox: Callable[[Store, Folders], Outbox],
+        idempotency: bool,
     ) -> None:
         self._folders = Folders(data)
         # Fingerprints only: a key that is not kept cannot leak.
@@ -116,6 +124,8 @@ class _Service:
         self._making: dict[str, tuple[asyncio.Lock, int]] = {}
         self._makers = anyio.CapacityLimiter(2)
         self._outbox_for = outbox
+        self._idempotency = idempotency
+        self._under_way = UnderWay()
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
         """Open the store and run the workers for as long as the application runs."""
@@ -150,6 +160,8 @@ class _Service:
             response = await handler(request)
         except Refused as refused:
             response = _refusal(refused.status, refused.message, refused.field, refused.detail)
+            if refused.status == 409:
+                response.headers["Retry-After"] = str(RETRY_SECONDS)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
@@ -197,39 +209,48 @@ class _Service:
         """What this server is and what it measures; open to everybody."""
         return _json(
             {"service": "humebatch", "api": "expression-measurement-batch-v0", "measure": self._mode,
-             "models": available(self._mode)}
+             "models": available(self._mode), "capabilities": [CAPABILITY] if self._idempotency else []}
         )  # fmt: skip
 
     async def submit(self, request: web.Request) -> web.Response:
         """`POST /v0/batch/jobs`: everything is on disk and in the database before the 200."""
-        job_id = str(uuid.uuid4())
-        try:
-            received = await receive(request, self._folders.incoming(job_id), self._intake)
-            echo = echo_of(received)
-            # From here on the job is made or not made, but never half made by a client that hangs up.
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._accept, job_id, request[_TENANT], echo)
-        finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(self._folders.drop_incoming, job_id)
+        tenant, key = request[_TENANT], key_of(request.headers) if self._idempotency else None
+        job_id = upload = str(uuid.uuid4())
+        with self._under_way.held(tenant, key):
+            try:
+                received = await receive(request, self._folders.incoming(upload), self._intake)
+                echo = echo_of(received)
+                # From here on the job is made or not made, but never half made by a client that hangs up.
+                with anyio.CancelScope(shield=True):
+                    job_id = await anyio.to_thread.run_sync(self._accept, upload, tenant, echo, key)
+            finally:
+                with anyio.CancelScope(shield=True):
+                    await anyio.to_thread.run_sync(self._folders.drop_incoming, upload)
         self._runner.wake()
         return _json(JobId(job_id=job_id))
 
-    def _accept(self, job_id: str, tenant: str, echo: InferenceRequest) -> None:
+    def _accept(self, job_id: str, tenant: str, echo: InferenceRequest, key: str | None) -> str:
+        """Record the job; its id, or that of the job that an equal request with this key made before."""
+        created_ms, sent = time.time_ns() // 1_000_000, encode(echo)
+        mine = None if key is None else keyed(key, sent)
+        if mine is not None and (earlier := self._store.keyed(mine.key, tenant=tenant, now_ms=created_ms)):
+            return job_of(earlier, mine)
         try:
             self._folders.admit(job_id)
             self._store.accept(
                 job_id=job_id,
                 tenant=tenant,
-                created_ms=time.time_ns() // 1_000_000,
-                request=encode(echo),
+                created_ms=created_ms,
+                request=sent,
                 callback_url=echo.callback_url,
+                key=mine,
             )
         except BaseException as error:
             self._folders.drop_job(job_id)
             if _is_full(error):
                 raise Refused(507, "the server has no room to store this job") from error
             raise
+        return job_id
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         """`GET /v0/batch/jobs` with every filter of the API."""
@@ -237,7 +258,7 @@ class _Service:
         tenant = request[_TENANT]
 
         def listed() -> bytes:
-            return encode([_details(row) for row in self._store.list_jobs(wanted, tenant=tenant)])
+            return encode([details_of(row) for row in self._store.list_jobs(wanted, tenant=tenant)])
 
         return _json_bytes(await anyio.to_thread.run_sync(listed))
 
@@ -245,9 +266,9 @@ class _Service:
         """`GET /v0/batch/jobs/{id}`."""
         row = await self._row(request)
         if len(row.request) < LARGE:
-            response = _json(_details(row))
+            response = _json(details_of(row))
         else:
-            response = _json_bytes(await anyio.to_thread.run_sync(lambda: encode(_details(row))))
+            response = _json_bytes(await anyio.to_thread.run_sync(lambda: encode(details_of(row))))
         response.headers[_MEASURE_HEADER] = self._measured_by(row)
         return response
 
@@ -319,6 +340,11 @@ class _Service:
         if row.status != Status.COMPLETED:
             raise Refused(400, f"the job has not completed yet: it is {row.status}", "id")
         return row
+
+
+async def _announce(_request: web.BaseRequest, response: web.StreamResponse) -> None:
+    # By this signal and not where responses are made: files, refusals and aiohttp's own answers go through it too.
+    response.headers[CAPABILITIES_HEADER] = CAPABILITY
 
 
 def _is_full(error: BaseException) -> bool:
@@ -408,25 +434,3 @@ def _integer(query: Any, name: str, default: Any, *, low: int) -> Any:
         wanted = f"a whole number of at least {low}" if low > 0 else "a whole number"
         raise Refused(400, f"{name}: {value!r} is not {wanted}", name)
     return int(value)
-
-
-class _Details(msgspec.Struct):
-    """`JobDetails` around a request that is stored as JSON and goes out as it is."""
-
-    job_id: str
-    request: msgspec.Raw
-    state: State
-    type: str = "INFERENCE"
-
-
-def _details(row: JobRow) -> _Details:
-    state = State(status=row.status, created_timestamp_ms=row.created_ms)
-    if row.status != Status.QUEUED:
-        state.started_timestamp_ms = row.started_ms
-    if row.status == Status.COMPLETED:
-        state.num_predictions, state.num_errors = row.num_predictions, row.num_errors
-    if row.status in (Status.COMPLETED, Status.FAILED):
-        state.ended_timestamp_ms = row.ended_ms
-    if row.status == Status.FAILED:
-        state.message = row.message
-    return _Details(job_id=row.id, request=msgspec.Raw(row.request), state=state)

@@ -1,4 +1,4 @@
-"""The request as jobs show it: the API's defaults filled in."""
+"""Jobs as clients are shown them, and the request in them: the API's defaults filled in."""
 
 from __future__ import annotations
 
@@ -18,11 +18,14 @@ from ..jobs import (
     Ner,
     Prosody,
     ProsodyWindow,
+    State,
+    Status,
     Transcription,
 )
 from .intake import Received
+from .store import JobRow
 
-__all__ = ["echo_of"]
+__all__ = ["details_of", "echo_of"]
 
 
 def _filled(given: Any, defaults: Any) -> Any:
@@ -73,3 +76,26 @@ def echo_of(received: Received) -> InferenceRequest:
         callback_url=body.callback_url or None,
         notify=bool(body.notify),
     )
+
+
+class _Details(msgspec.Struct):
+    """`JobDetails` around a request that is stored as JSON and goes out as it is."""
+
+    job_id: str
+    request: msgspec.Raw
+    state: State
+    type: str = "INFERENCE"
+
+
+def details_of(row: JobRow) -> _Details:
+    """A job as its details show it."""
+    state = State(status=row.status, created_timestamp_ms=row.created_ms)
+    if row.status != Status.QUEUED:
+        state.started_timestamp_ms = row.started_ms
+    if row.status == Status.COMPLETED:
+        state.num_predictions, state.num_errors = row.num_predictions, row.num_errors
+    if row.status in (Status.COMPLETED, Status.FAILED):
+        state.ended_timestamp_ms = row.ended_ms
+    if row.status == Status.FAILED:
+        state.message = row.message
+    return _Details(job_id=row.id, request=msgspec.Raw(row.request), state=state)

@@ -9,6 +9,8 @@ row is on disk (`synchronous=FULL`): a 200 that the client saw is never taken ba
 
 The end of a job with a `callback_url` puts a row into the outbox (`callback`) in the same statement, by a
 trigger: whatever ends a job, now or in a later version, cannot forget it, and no crash comes in between.
+
+An idempotency key is written in the transaction of its job, and forgotten in that of a much later one.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ import msgspec
 
 from ..errors import ConfigError
 
-__all__ = ["CallbackEnd", "CallbackRow", "JobRow", "ListFilter", "Store"]
+__all__ = ["CallbackEnd", "CallbackRow", "JobKey", "JobRow", "ListFilter", "Store"]
 
 T = TypeVar("T")
 CallbackEnd = Literal["DELIVERED", "REFUSED", "GAVE_UP"]
@@ -69,9 +71,26 @@ CREATE TRIGGER job_ended AFTER UPDATE OF status ON job
     WHEN NEW.callback_url IS NOT NULL AND NEW.status IN ('COMPLETED', 'FAILED') AND OLD.status <> NEW.status
     BEGIN INSERT INTO callback (job_id) VALUES (NEW.id); END;
 """
+_VERSION_3 = """
+CREATE TABLE job_key (
+    seq        INTEGER PRIMARY KEY,
+    tenant     TEXT NOT NULL,
+    key        TEXT NOT NULL,
+    digest     BLOB NOT NULL,
+    job_id     TEXT NOT NULL,
+    created_ms INTEGER NOT NULL,
+    UNIQUE (tenant, key)
+) STRICT;
+CREATE INDEX job_key_created ON job_key (created_ms);
+"""
 # Each step leads from one version to the next; a new database goes through all of them, so old and new are alike.
-_STEPS = (_VERSION_1, _VERSION_2)
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3)
 SCHEMA_VERSION = len(_STEPS)
+
+# A day more than the seven that are promised.
+_KEY_KEPT_MS = 8 * 24 * 3600 * 1000
+# Each new key makes room for more than itself, and none pays for all that ran out while nobody came.
+_KEYS_FORGOTTEN = 100
 
 _COLUMNS = (
     "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors, "
@@ -95,6 +114,13 @@ class JobRow(msgspec.Struct, frozen=True):
     num_errors: int | None
     measure: str
     """What measured it at its latest claim; `unknown` before the first, and for jobs of schema version 1."""
+
+
+class JobKey(msgspec.Struct, frozen=True):
+    """An idempotency key, and the SHA-256 of the request that came with it."""
+
+    key: str
+    digest: bytes
 
 
 class CallbackRow(msgspec.Struct, frozen=True):
@@ -152,13 +178,54 @@ class Store:
         self._lock.close()
 
     def accept(
-        self, *, job_id: str, tenant: str, created_ms: int, request: bytes, callback_url: str | None = None
+        self,
+        *,
+        job_id: str,
+        tenant: str,
+        created_ms: int,
+        request: bytes,
+        callback_url: str | None = None,
+        key: JobKey | None = None,
     ) -> None:
-        """Record a new job as QUEUED, durably."""
-        self._change(
-            "INSERT INTO job (id, tenant, status, created_ms, request, callback_url) VALUES (?, ?, 'QUEUED', ?, ?, ?)",
-            (job_id, tenant, created_ms, request, callback_url),
+        """Record a new job as QUEUED, durably, and its `key` with it.
+
+        Raises `sqlite3.IntegrityError`, and records neither, when the tenant's key belongs to another job.
+        """
+        with self._turn, self._db as db:
+            db.execute("BEGIN IMMEDIATE")
+            db.execute(
+                "INSERT INTO job (id, tenant, status, created_ms, request, callback_url) "
+                "VALUES (?, ?, 'QUEUED', ?, ?, ?)",
+                (job_id, tenant, created_ms, request, callback_url),
+            )
+            if key is not None:
+                self._keep_key(key, job_id=job_id, tenant=tenant, now_ms=created_ms)
+
+    def _keep_key(self, key: JobKey, *, job_id: str, tenant: str, now_ms: int) -> None:
+        ended_ms = now_ms - _KEY_KEPT_MS
+        self._db.execute(
+            "DELETE FROM job_key WHERE tenant = ? AND key = ? AND created_ms < ?", (tenant, key.key, ended_ms)
         )
+        self._db.execute(
+            "DELETE FROM job_key WHERE seq IN "
+            "(SELECT seq FROM job_key WHERE created_ms < ? ORDER BY created_ms LIMIT ?)",
+            (ended_ms, _KEYS_FORGOTTEN),
+        )
+        # Never older than the latest: a clock that was set back and is put right again must not age what came between.
+        self._db.execute(
+            "INSERT INTO job_key (tenant, key, digest, job_id, created_ms) "
+            "VALUES (?, ?, ?, ?, max(?, coalesce((SELECT max(created_ms) FROM job_key), 0)))",
+            (tenant, key.key, key.digest, job_id, now_ms),
+        )
+
+    def keyed(self, key: str, *, tenant: str, now_ms: int) -> tuple[bytes, str] | None:
+        """The digest and the job id that `key` was recorded with, for at least seven days; None for a new key."""
+        with self._turn:
+            row: tuple[bytes, str] | None = self._db.execute(
+                "SELECT digest, job_id FROM job_key WHERE tenant = ? AND key = ? AND created_ms >= ?",
+                (tenant, key, now_ms - _KEY_KEPT_MS),
+            ).fetchone()
+        return row
 
     def claim(self, *, now_ms: int, measure: str = "unknown") -> JobRow | None:
         """Take the oldest QUEUED job and make it IN_PROGRESS, measured by `measure`; None if there is none."""
