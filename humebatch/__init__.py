@@ -5,11 +5,11 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from . import callbacks, config, errors, jobs, local, predictions, sources, vocabulary
+from . import callbacks, config, errors, ingestion, jobs, local, predictions, sources, vocabulary
 from ._client.batch import BatchClient, Job
 from ._client.outcome import Outcome
 from ._client.progress import Progress
-from .config import Limits, PollPolicy, RetryPolicy, Timeouts, WatchPolicy
+from .config import IngestPolicy, Limits, PollPolicy, RetryPolicy, Timeouts, WatchPolicy
 from .errors import (
     ApiError,
     AuthError,
@@ -17,7 +17,9 @@ from .errors import (
     ConfigError,
     ConnectFailed,
     DecodeError,
+    DiskError,
     HumebatchError,
+    InputFailed,
     InvalidRequest,
     JobFailed,
     NotFound,
@@ -31,6 +33,7 @@ from .errors import (
     TransportError,
     WaitTimeout,
 )
+from .ingestion import Ingested, IngestReport
 from .jobs import (
     Burst,
     Face,
@@ -62,10 +65,15 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "DecodeError",
+    "DiskError",
     "Face",
     "Facemesh",
     "FileSource",
     "HumebatchError",
+    "IngestPolicy",
+    "IngestReport",
+    "Ingested",
+    "InputFailed",
     "InvalidRequest",
     "Job",
     "JobDetails",
@@ -100,6 +108,7 @@ __all__ = [
     "callbacks",
     "config",
     "errors",
+    "ingestion",
     "jobs",
     "local",
     "predictions",

@@ -15,6 +15,7 @@ from .errors import ConfigError
 __all__ = [
     "API_KEY_VARIABLE",
     "BASE_URL_VARIABLE",
+    "IngestPolicy",
     "Limits",
     "PollPolicy",
     "RetryPolicy",
@@ -192,6 +193,37 @@ class WatchPolicy(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(
                 f"WatchPolicy.jitter: must be at least 0 and below 1, got {self.jitter!r}", field="jitter"
             )
+
+
+class IngestPolicy(msgspec.Struct, frozen=True, kw_only=True):
+    """How an ingest decides and how long it has patience. All times are in seconds.
+
+    `grace`: only on servers that do not announce idempotency keys. A submission whose answer was lost is sent again
+    when the job list has not shown it for so long after it was sent: the longest that something between us and the
+    server may hold on to a request and deliver it after all. It holds up that group alone.
+    `attempts`: submissions of one group that may end without an answer before it is parked.
+    `max_outage`: a server that has taken nothing for so long ends the run, to be taken up later.
+    `job_deadline`: a job that has not ended so long after it was taken up is parked, to be watched again later.
+    `stop_within`: what is in flight when the run is told to stop gets so long to end, then it is broken off.
+    `open_jobs`: accepted jobs that have not ended yet; no more are submitted meanwhile.
+    `group_bytes`: files go into one job up to this size, however few they are; a larger file goes alone.
+    """
+
+    grace: float = 300.0
+    attempts: int = 4
+    max_outage: float = 3600.0
+    job_deadline: float = 86400.0
+    stop_within: float = 8.0
+    open_jobs: int = 10_000
+    group_bytes: int = 2**30
+
+    def __post_init__(self) -> None:
+        _count("IngestPolicy", attempts=self.attempts, open_jobs=self.open_jobs, group_bytes=self.group_bytes)
+        _positive(
+            "IngestPolicy", max_outage=self.max_outage, job_deadline=self.job_deadline, stop_within=self.stop_within
+        )
+        if _number("IngestPolicy", "grace", self.grace) < 0:
+            raise ConfigError(f"IngestPolicy.grace: must not be negative, got {self.grace!r}", field="grace")
 
 
 class Secret:

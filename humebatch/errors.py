@@ -13,6 +13,8 @@
     ├─ DecodeError (ValueError)          the service: an answer that is not what the schema says
     ├─ CallbackRejected                  the sender: a callback that is not proven to come from the server
     ├─ JobFailed                         the job's own verdict
+    ├─ InputFailed                       an ingest: why an input is FAILED or PARKED
+    ├─ DiskError (OSError)               this machine: a journal or a result cannot be written
     └─ WaitTimeout (TimeoutError)        time: our deadline passed, the job lives on
 
 Every exception takes its facts as keyword arguments, keeps them as attributes, and survives `pickle`.
@@ -33,7 +35,9 @@ __all__ = [
     "ConfigError",
     "ConnectFailed",
     "DecodeError",
+    "DiskError",
     "HumebatchError",
+    "InputFailed",
     "InvalidRequest",
     "JobFailed",
     "NotFound",
@@ -261,6 +265,34 @@ class JobFailed(HumebatchError):
 
     job_id: str
     details: Any
+
+
+class InputFailed(HumebatchError):
+    """An input of an ingest is not DONE, and this is why.
+
+    `path` is the input as the caller named it, `state` is FAILED or PARKED, `reason` one of
+    `humebatch.ingestion.Reason`, `job_id` its job if it has one.
+    """
+
+    def __init__(self, message: str, *, path: str, state: str, reason: str, job_id: str | None = None) -> None:
+        super().__init__(message, path=path, state=state, reason=reason, job_id=job_id)
+
+    path: str
+    state: str
+    reason: str
+    job_id: str | None
+
+
+class DiskError(HumebatchError, OSError):
+    """The journal or a result cannot be written on this machine: full, read-only, or broken. `path` names it.
+
+    Nothing is sent after a journal has failed. Run again when the cause is gone: everything accepted is taken up.
+    """
+
+    def __init__(self, message: str, *, path: str) -> None:
+        super().__init__(message, path=path)
+
+    path: str
 
 
 class WaitTimeout(HumebatchError, TimeoutError):

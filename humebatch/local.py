@@ -41,4 +41,5 @@ async def client(
             poll=poll,
         ) as opened,
     ):
+        opened._embedded = server.identity
         yield opened

@@ -24,6 +24,7 @@ PACKAGE = ROOT / "humebatch"
 FLOORS: dict[str, tuple[int, set[str]]] = {
     "errors": (0, set()),
     "config": (0, {"msgspec"}),
+    "ingestion": (0, {"msgspec"}),
     "jobs": (0, {"msgspec"}),
     "sources": (0, {"msgspec"}),
     "predictions": (0, {"msgspec", "typing_extensions"}),

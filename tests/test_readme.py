@@ -75,6 +75,15 @@ def many_jobs(out: str, _: Path) -> None:
     assert lines[-1].startswith("Stats(")
 
 
+def every_file_once(out: str, folder: Path) -> None:
+    *inputs, report = out.splitlines()
+    assert inputs
+    assert all("predictions.json" in line for line in inputs)
+    assert report.startswith("IngestReport(")
+    assert (folder / "results/letter.txt/predictions.json").is_file()
+    assert (folder / "results/index.jsonl").is_file()
+
+
 def rows_of_faces(out: str, _: Path) -> None:
     rows = out.splitlines()
     assert rows
@@ -89,7 +98,8 @@ def tables_of_all_kinds(out: str, folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "check"), [(0, one_job), (1, many_jobs), (2, rows_of_faces), (3, tables_of_all_kinds)]
+    ("number", "check"),
+    [(0, one_job), (1, many_jobs), (2, every_file_once), (3, rows_of_faces), (4, tables_of_all_kinds)],
 )
 def test_python_blocks_run(number: int, check: Callable[[str, Path], None], folder: Path) -> None:
     (folder / "block.py").write_text(blocks("python")[number])
@@ -108,7 +118,7 @@ def test_shell_blocks_run(number: int, folder: Path) -> None:
 
 def test_no_block_goes_untested() -> None:
     assert {kind for kind, _ in BLOCKS} == {"python", "bash"}
-    assert len(blocks("python")) == 4, "each is run by test_python_blocks_run with a check of its own"
+    assert len(blocks("python")) == 5, "each is run by test_python_blocks_run with a check of its own"
     assert BLOCKS[0] == ("bash", "make demo\nmake test\n"), "the two commands stand at the top"
 
 

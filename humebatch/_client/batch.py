@@ -1,4 +1,4 @@
-"""`BatchClient` and `Job`: the five operations of the batch API, and waiting for one job."""
+"""`BatchClient`: the operations of the batch API, and the doors to what is done with many files and jobs."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ import contextlib
 import functools
 import importlib.metadata
 import os
-import random
 import time
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 import anyio
 import anyio.to_thread
+from msgspec import UNSET, UnsetType
 
 from .._transport.clock import Clock
 from .._transport.http import Stats, Transport
@@ -22,8 +22,8 @@ from .._transport.upload import Progress as Sent
 from .._wire import batch as wire
 from .._wire import codec
 from .._wire.message import BodyPlan, WireReply, WireRequest
-from .._wire.pacing import next_poll
 from ..config import (
+    IngestPolicy,
     Limits,
     PollPolicy,
     RetryPolicy,
@@ -33,21 +33,19 @@ from ..config import (
     api_key_from,
     base_url_from,
 )
-from ..errors import ConfigError, DecodeError, JobFailed, SubmissionUnknown, WaitTimeout
-from ..jobs import JobDetails, Status, Submission
-from ..predictions import SourceReader, SourceResult
+from ..errors import ConfigError, DecodeError, SubmissionUnknown
+from ..jobs import MAX_ITEMS, JobDetails, Models, Submission, Transcription
 from .embedded import embedded_server
+from .job import Job
 from .outcome import Outcome
 from .progress import Board, Progress, may_be_a_job
-from .results import opened
 from .submit import Submissions, submit_many
 from .watch import BatchJobs, Finished, Jobs, watch
 
-__all__ = ["BatchClient", "Job"]
+if TYPE_CHECKING:
+    from .ingest.run import Ingest
 
-# A look at a job gets this many seconds, however little is left of the caller's time: it is cheap, and
-# without it a short timeout could never be answered by a server that is a little slow.
-_LEAST_LOOK = 5.0
+__all__ = ["BatchClient", "Job"]
 
 
 @functools.cache
@@ -96,6 +94,7 @@ class BatchClient:
         self._transport: Transport | None = None
         self._last_stats = Stats()
         self._board = Board()
+        self._embedded: str | None = None
 
     def __repr__(self) -> str:
         return f"BatchClient(base_url={self._base_url!r})"
@@ -111,6 +110,7 @@ class BatchClient:
             if base_url is None:
                 server = await stack.enter_async_context(embedded_server())
                 base_url, key = server.base_url, server.api_key
+                self._embedded = server.identity
             self._transport = await stack.enter_async_context(
                 Transport(
                     wire.BatchService(),
@@ -143,6 +143,11 @@ class BatchClient:
         return self._base_url if self._transport is None else self._transport.base_url
 
     @property
+    def _identity(self) -> str:
+        """What server this is, for as long as anybody may ask: the URL, unless it is one of our own."""
+        return self._embedded or self._open.base_url
+
+    @property
     def stats(self) -> Stats:
         """Counters since the client was opened: requests, resends, 429s, bytes up and down."""
         return self._last_stats if self._transport is None else self._transport.stats
@@ -164,6 +169,15 @@ class BatchClient:
         """
         if not isinstance(submission, Submission):
             raise ConfigError(f"submission: must be a Submission, not {type(submission).__name__}", field="submission")
+
+        async def planned() -> WireRequest:
+            files = await plan_uploads(submission.files, piece=self._limits.piece)
+            return wire.submit_request(submission, files)
+
+        return self.job(await self._submit(planned, progress))
+
+    async def _submit(self, planned: Callable[[], Awaitable[WireRequest]], progress: Sent | None = None) -> str:
+        """Send what `planned` makes when there is a place for it; returns the id of the job."""
         transport = self._open
         began = time.time()
         board = self._board
@@ -180,21 +194,20 @@ class BatchClient:
         async with transport.submissions.places:
             board.begun()
             try:
-                files = await plan_uploads(submission.files, piece=self._limits.piece)
-                request = wire.submit_request(submission, files)
+                request = await planned()
                 body = request.body
                 board.planned(request)
                 reply = await transport.send(request, progress=sent)
-                job = self._accepted(request, reply, began)
+                job_id = self._accepted(request, reply, began)
             except BaseException as error:
                 board.failed(unknown=may_be_a_job(error, body, gone))
                 raise
-        board.accepted(job.id, len(files))
-        return job
+        board.accepted(job_id, len(request.filenames))
+        return job_id
 
-    def _accepted(self, request: WireRequest, reply: WireReply, began: float) -> Job:
+    def _accepted(self, request: WireRequest, reply: WireReply, began: float) -> str:
         try:
-            return self.job(codec.decode_job_id(reply.body))
+            return self.job(codec.decode_job_id(reply.body)).id
         except (DecodeError, ConfigError) as error:
             # The server said yes in words that we cannot read: there is a job, and only the list knows its id.
             raise SubmissionUnknown(
@@ -222,6 +235,67 @@ class BatchClient:
         a generator is closed.
         """
         return submit_many(self, submissions, at_once=self._limits.uploads)
+
+    def ingest(
+        self,
+        paths: str | os.PathLike[str] | Iterable[str | os.PathLike[str]],
+        *,
+        models: Models | UnsetType | None = UNSET,
+        transcription: Transcription | UnsetType | None = UNSET,
+        journal: str | os.PathLike[str],
+        out: str | os.PathLike[str],
+        include: Sequence[str] = (),
+        exclude: Sequence[str] = (),
+        files_per_job: int = MAX_ITEMS,
+        artifacts: bool = False,
+        retry_failed: bool = False,
+        rebind: bool = False,
+        tag_names: bool | None = None,
+        policy: IngestPolicy | None = None,
+    ) -> contextlib.AbstractAsyncContextManager[Ingest]:
+        """Measure files, and all files below folders, each once, whatever happens on the way.
+
+            async with client.ingest(["recordings"], models=..., journal="run.db", out="results") as outcomes:
+                async for outcome in outcomes:
+                    outcome.item, outcome.value, outcome.error  # path, Ingested or InputFailed
+                print(await outcomes.report())
+
+        Every input ends in one state: DONE, its results in `out/<input>/predictions.json`, or FAILED or PARKED with a
+        reason. What is known is kept in `journal`, so the same call, made again after whatever ended the first,
+        goes on where that stopped, submits nothing twice, and tells the outcomes of all inputs again.
+
+        `paths`: read in a thread, as a stream, any number. `include`, `exclude`: patterns for what lies below folders
+        (`*.wav`, `**/old/**`); hidden files are passed over. `files_per_job`: above 100 they go as one ZIP (extra
+        `bundle`). `artifacts`: save the ZIP of each job, checked and not unpacked, as `out/artifacts/<job>.zip`, too.
+        `retry_failed`: submit FAILED inputs again, and PARKED ones whose job the server's list can
+        neither show nor rule out, which may make a second job. `rebind`: go on with a journal of another server,
+        key, configuration or output folder. `tag_names`: put a random tag into file names on the wire, by which jobs
+        are found again; None does so where the server honours no idempotency keys. Results have your names.
+
+        Raises, when entered, `ConfigError` for arguments that make no sense, a journal that is in use or belongs to
+        another run, and where there is no such API; `AuthError`; `TransportError` when the server cannot be reached.
+        Later `AuthError`, `DiskError` and a server that takes nothing for `IngestPolicy.max_outage` end the run and are
+        raised when what was in flight has ended. Leaving the block early breaks off what is in flight; `stop()` ends
+        in good order.
+        """
+        from .ingest.run import ingest
+
+        return ingest(
+            self,
+            paths,
+            models=models,
+            transcription=transcription,
+            journal=journal,
+            out=out,
+            include=include,
+            exclude=exclude,
+            files_per_job=files_per_job,
+            artifacts=artifacts,
+            retry_failed=retry_failed,
+            rebind=rebind,
+            tag_names=tag_names,
+            policy=policy or IngestPolicy(),
+        )
 
     def watch(
         self, jobs: Jobs, *, timeout: float | None = None, policy: WatchPolicy | None = None
@@ -306,108 +380,3 @@ class BatchClient:
         transport = self._open
         async with transport.looks.places:
             return await transport.save(request, os.fspath(path))
-
-
-class Job:
-    """One job on the server: made by `BatchClient.submit` or `BatchClient.job`."""
-
-    def __init__(self, client: BatchClient, job_id: str) -> None:
-        self.id = job_id
-        self._client = client
-
-    def __repr__(self) -> str:
-        return f"Job({self.id!r})"
-
-    async def details(self) -> JobDetails:
-        """The request as the server understood it, and the state. Raises `NotFound`."""
-        return await self._client.details(self.id)
-
-    async def wait(
-        self,
-        *,
-        timeout: float | None = None,
-        poll: PollPolicy | None = None,
-        on_state: Callable[[JobDetails], None] | None = None,
-    ) -> JobDetails:
-        """Wait until the job is COMPLETED and return its details.
-
-        `timeout` in seconds, None waits for ever; a look at the job that has begun gets at least five.
-        `on_state` is called with every answer on the way.
-        Raises `JobFailed` with the server's message, `WaitTimeout` when the time is up (the job goes
-        on; its id is on the exception), and what `details` raises.
-        """
-        # NaN is no deadline either.
-        if timeout is not None and not (isinstance(timeout, (int, float)) and timeout >= 0):
-            raise ConfigError(f"timeout: must not be negative, got {timeout!r}", field="timeout")
-        client = self._client
-        clock = client._open.clock
-        deadline = None if timeout is None else clock.now() + timeout
-        polls = 0
-        while True:
-            # The request itself may hang or be tried again for longer than the caller has time.
-            details: JobDetails | None = None
-            with anyio.move_on_after(None if deadline is None else max(deadline - clock.now(), _LEAST_LOOK)):
-                details = await self.details()
-            if details is None:
-                raise self._timed_out(timeout, "the server did not answer")
-            if on_state is not None:
-                on_state(details)
-            state = details.state
-            if state.status == Status.COMPLETED:
-                return details
-            if state.status == Status.FAILED:
-                raise JobFailed(
-                    f"job {self.id} failed: {state.message or 'the server gave no reason'}",
-                    job_id=self.id,
-                    details=details,
-                )
-            polls += 1
-            wait = next_poll(
-                poll or client._poll,
-                polls=polls,
-                remaining=None if deadline is None else deadline - clock.now(),
-                chance=random.random(),
-            )
-            if wait is None:
-                raise self._timed_out(timeout, f"it is {state.status}")
-            await clock.sleep(wait)
-
-    def _timed_out(self, timeout: float | None, why: str) -> WaitTimeout:
-        return WaitTimeout(
-            f"job {self.id} has not ended within {timeout:g} s ({why}); it goes on: "
-            f'take it up again with client.job("{self.id}")',
-            job_id=self.id,
-        )
-
-    async def predictions(self) -> list[SourceResult]:
-        """All predictions, one `SourceResult` per file, URL or text list sent.
-
-        Takes about three times the size of the answer in memory; `open_predictions` does not. Raises
-        `InvalidRequest` while the job has not completed, `DecodeError` for an answer that is not what the
-        schema says.
-        """
-        reply = await self._client._ask(wire.predictions_request(self.id))
-        return codec.decode_predictions(reply.body)
-
-    def open_predictions(self) -> contextlib.AbstractAsyncContextManager[AsyncIterator[SourceReader]]:
-        """The predictions source by source and row by row, in bounded memory, however large the answer.
-
-            async with job.open_predictions() as sources:
-                async for source in sources:
-                    for file in source:
-                        for person, face in file.rows("face"):
-                            ...
-
-        The answer is spooled to a temporary file first (`TMPDIR` says where). Finding the rows takes about a
-        second per GB, in which nothing else runs. Raises what `predictions` raises; a `DecodeError` keeps the
-        spooled answer and names it as `file`.
-        """
-        return opened(self.save_predictions)
-
-    async def save_predictions(self, path: str | os.PathLike[str]) -> int:
-        """Save the predictions as the server sent them; the file appears whole or not at all. Returns its bytes."""
-        return await self._client._save(wire.predictions_request(self.id), path)
-
-    async def save_artifacts(self, path: str | os.PathLike[str]) -> int:
-        """Save the artifacts ZIP (CSV per file and model); the file appears whole or not at all. Returns its bytes."""
-        return await self._client._save(wire.artifacts_request(self.id), path)

@@ -33,10 +33,11 @@ _KEY_FILE = "embedded.key"
 
 
 class Embedded(msgspec.Struct, frozen=True):
-    """Where the child listens, and the key that it takes."""
+    """Where the child listens, the key that it takes, and the same `identity` for all servers over the same data."""
 
     base_url: str
     api_key: Secret
+    identity: str
 
 
 class _Home:
@@ -125,7 +126,7 @@ async def embedded_server(
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, TimeoutError) as error:
                     said = await anyio.to_thread.run_sync(home.said)
                     raise ConnectFailed(f"the embedded server did not start: {said or 'it said nothing'}") from error
-                yield Embedded(base_url=line.decode().strip(), api_key=Secret(key))
+                yield Embedded(base_url=line.decode().strip(), api_key=Secret(key), identity=f"embedded:{home.data}")
             finally:
                 with anyio.CancelScope(shield=True):
                     assert child.stdin is not None

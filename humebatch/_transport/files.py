@@ -19,7 +19,10 @@ import anyio.to_thread
 
 from ..errors import ConfigError
 
-__all__ = ["save_atomically"]
+__all__ = ["draft_name", "is_draft", "save_atomically", "settle", "sync_folder"]
+
+_Path = str | bytes | os.PathLike[str]
+_BEGIN, _END = ".humebatch-", ".part"
 
 
 @contextlib.asynccontextmanager
@@ -52,8 +55,7 @@ async def save_atomically(path: str | os.PathLike[str], chunks: AsyncIterator[by
     target = Path(path)
     if not target.name:
         raise ConfigError(f"path: not the name of a file: {os.fspath(path)!r}", field="path")
-    # A short name of its own: the target's may already be as long as the file system allows.
-    draft = target.with_name(f".humebatch-{secrets.token_hex(8)}.part")
+    draft = target.with_name(draft_name())
     written = 0
     try:
         async with _opened(draft, "xb") as file:
@@ -62,7 +64,7 @@ async def save_atomically(path: str | os.PathLike[str], chunks: AsyncIterator[by
                 written += len(data)
             await file.flush()
             await anyio.to_thread.run_sync(os.fsync, file.fileno())
-        await anyio.to_thread.run_sync(_settle, draft, target)
+        await anyio.to_thread.run_sync(settle, draft, target)
     except BaseException:
         # Cancellation included: the draft is ours alone, and nobody would ever come back for it.
         with anyio.CancelScope(shield=True):
@@ -79,10 +81,27 @@ def _private(path: str, flags: int) -> int:
     return os.open(path, flags, 0o600)
 
 
-def _settle(draft: Path, target: Path) -> None:
+def draft_name() -> str:
+    """A new name for a file that is not whole yet, to stand in the folder of its target."""
+    # A short name of its own: the target's may already be as long as the file system allows.
+    return f"{_BEGIN}{secrets.token_hex(8)}{_END}"
+
+
+def is_draft(name: str) -> bool:
+    """Whether a file of that name is a draft."""
+    return name.startswith(_BEGIN) and name.endswith(_END)
+
+
+def settle(draft: _Path, target: _Path) -> None:
+    """Give a whole draft the name of its target, durably. Blocks; raises `OSError`."""
     os.replace(draft, target)
-    folder = os.open(target.parent, os.O_RDONLY)
+    sync_folder(os.path.dirname(os.fsencode(target)) or b".")
+
+
+def sync_folder(folder: _Path) -> None:
+    """Wait until the names in a folder are on disk. Raises `OSError`."""
+    descriptor = os.open(folder, os.O_RDONLY)
     try:
-        os.fsync(folder)
+        os.fsync(descriptor)
     finally:
-        os.close(folder)
+        os.close(descriptor)

@@ -246,6 +246,8 @@ class Transport:
         if session is None:
             raise ConfigError("the client is not open: use it inside `async with`")
         headers = dict(self._service.sign(request, self._key))
+        if request.idempotency_key is not None:
+            headers["Idempotency-Key"] = request.idempotency_key
         if request.creates and self._keeps is None:
             # Without it aiohttp would ask the server to close, and then none would promise to keep the connection.
             headers["Connection"] = "keep-alive"

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import hashlib
 import io
 import mimetypes
 import os
 import stat
 import tempfile
-from collections.abc import AsyncGenerator, AsyncIterable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Generator, Mapping, Sequence
 from typing import Any, TypeGuard
 
 import anyio.to_thread
-from msgspec import structs
+import msgspec
 
 from .._wire.message import BodyPart, FilePart, StreamPart
 from .._wire.multipart import FileUpload
@@ -19,7 +20,17 @@ from ..errors import ConfigError, SourceError
 from ..sources import Bundle, FileLike, FileSource
 from .reading import changed, reason, until_done
 
-__all__ = ["plan_uploads"]
+__all__ = ["KnownFile", "archive_md5", "plan_archive", "plan_known", "plan_uploads"]
+
+
+class KnownFile(msgspec.Struct, frozen=True):
+    """A file whose content was written down: nothing else may be sent in its place. `name` is that on the wire."""
+
+    path: str
+    name: str
+    size: int
+    mtime_ns: int
+    md5: str
 
 
 async def plan_uploads(files: Sequence[FileLike], *, piece: int) -> list[FileUpload]:
@@ -32,11 +43,65 @@ async def plan_uploads(files: Sequence[FileLike], *, piece: int) -> list[FileUpl
     return await anyio.to_thread.run_sync(_plan_all, files, piece)
 
 
+async def plan_known(files: Sequence[KnownFile], *, piece: int) -> list[FileUpload]:
+    """As `plan_uploads`, for files with a known content. Raises `SourceError` for one that is not what it was."""
+    return await anyio.to_thread.run_sync(_plan_known, files, piece)
+
+
+def _plan_known(files: Sequence[KnownFile], piece: int) -> list[FileUpload]:
+    parts = [(file, _known(file)) for file in files]
+    small = sum(file.size for file in files) <= piece
+    return [_upload(file.name, None, _read(part) if small else part) for file, part in parts]
+
+
+def _known(file: KnownFile) -> FilePart:
+    part = msgspec.structs.replace(_path(file.path), md5=file.md5)
+    if (part.size, part.mtime_ns) != (file.size, file.mtime_ns):
+        raise changed(part)
+    return part
+
+
+def archive_md5(members: Mapping[str, KnownFile], *, piece: int) -> str:
+    """The md5 of the ZIP that `plan_archive` sends of the same members; blocks while it reads them all, twice.
+
+    Raises `SourceError` for one that is not what it was.
+    """
+    digest = hashlib.md5(usedforsecurity=False)
+    planned = {inside: _known(file) for inside, file in members.items()}
+    for data in _archive_pieces("archive", planned, piece):
+        digest.update(data)
+    # After the archive was read: what is in it is what they are now, whatever their dates say.
+    for part in planned.values():
+        if _md5(part.path) != part.md5:
+            raise changed(part)
+    return digest.hexdigest()
+
+
+def _md5(path: str) -> str:
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "md5").hexdigest()
+    except OSError as error:
+        raise SourceError(f"{path}: {reason(error)}", path=path) from error
+
+
+async def plan_archive(name: str, members: Mapping[str, KnownFile], md5: str, *, piece: int) -> FileUpload:
+    """Files as one ZIP with a known content. Raises `SourceError` for one that is not what it was."""
+
+    def planned() -> FileUpload:
+        parts = {inside: _known(file) for inside, file in members.items()}
+        return _archive(name, parts, piece, md5=md5)
+
+    return await anyio.to_thread.run_sync(planned)
+
+
 def _plan_all(files: Sequence[FileLike], piece: int) -> list[FileUpload]:
     uploads = [_plan(file, piece) for file in files]
     if sum(one.content.size for one in uploads if _on_disk(one.content)) > piece:
         return uploads
-    return [structs.replace(one, content=_read(one.content)) if _on_disk(one.content) else one for one in uploads]
+    return [
+        msgspec.structs.replace(one, content=_read(one.content)) if _on_disk(one.content) else one for one in uploads
+    ]
 
 
 def _on_disk(part: BodyPart) -> TypeGuard[FilePart]:
@@ -52,6 +117,8 @@ def _read(part: FilePart) -> bytes:
     except OSError as error:
         raise SourceError(f"{part.path}: {reason(error)}", path=part.path) from error
     if len(data) != part.size or (facts.st_size, facts.st_mtime_ns) != (part.size, part.mtime_ns):
+        raise changed(part)
+    if part.md5 not in (None, hashlib.md5(data, usedforsecurity=False).hexdigest()):
         raise changed(part)
     return data
 
@@ -151,45 +218,52 @@ async def _read_through(file: Any, name: str, piece: int) -> AsyncGenerator[byte
 
 
 def _plan_bundle(bundle: Bundle, piece: int) -> FileUpload:
+    planned = {inside: _path(path) for inside, path in bundle.members().items()}
+    return _archive(bundle.name, planned, piece)
+
+
+def _archive(name: str, planned: Mapping[str, FilePart], piece: int, *, md5: str | None = None) -> FileUpload:
+    size = len(_built(planned))
+    part = StreamPart(
+        name=name, size=size, chunks=lambda: _in_thread(_archive_pieces(name, planned, piece)), again=True, md5=md5
+    )
+    return _upload(name, "application/zip", part)
+
+
+def _built(planned: Mapping[str, FilePart]) -> Any:
     try:
         from zipstream import ZipStream  # type: ignore[import-untyped]  # ships no types
     except ImportError:
         raise ConfigError("files: a Bundle needs the extra: pip install 'humebatch[bundle]'", field="files") from None
-    members = bundle.members()
-    planned = {inside: _path(path) for inside, path in members.items()}
-
-    def built() -> Any:
-        archive = ZipStream(sized=True)
-        for inside, path in members.items():
-            try:
-                archive.add_path(path, inside)
-            except (OSError, ValueError, OverflowError) as error:  # the latter two: a date that no calendar has
-                raise SourceError(f"{path}: {reason(error)}; nothing was submitted", path=path) from error
-        return archive
-
-    def pieces() -> Generator[bytes]:
-        """The archive piece by piece; blocks while it reads."""
-        waiting: list[bytes] = []
-        size = 0
+    archive = ZipStream(sized=True)
+    for inside, part in planned.items():
         try:
-            for data in built():
-                waiting.append(data)
-                size += len(data)
-                # Half a piece, for while they are put together they are held twice.
-                if size >= piece // 2:
-                    yield _taken(waiting)
-                    size = 0
-        except SourceError:
-            raise
-        except (OSError, RuntimeError, ValueError, OverflowError) as error:  # RuntimeError: not as long as it was
-            name = getattr(error, "filename", None) or bundle.name
-            raise SourceError(f"{name}: {reason(error)}; nothing was submitted", path=name) from error
-        # Looked at before the caller lets the end of the request go: a job must not be made of changed files.
-        _check_unchanged(planned)
-        yield _taken(waiting)
+            archive.add_path(part.path, inside)
+        except (OSError, ValueError, OverflowError) as error:  # the latter two: a date that no calendar has
+            raise SourceError(f"{part.path}: {reason(error)}; nothing was submitted", path=part.path) from error
+    return archive
 
-    part = StreamPart(name=bundle.name, size=len(built()), chunks=lambda: _in_thread(pieces()), again=True)
-    return _upload(bundle.name, "application/zip", part)
+
+def _archive_pieces(name: str, planned: Mapping[str, FilePart], piece: int) -> Generator[bytes]:
+    """The archive piece by piece; blocks while it reads."""
+    waiting: list[bytes] = []
+    size = 0
+    try:
+        for data in _built(planned):
+            waiting.append(data)
+            size += len(data)
+            # Half a piece, for while they are put together they are held twice.
+            if size >= piece // 2:
+                yield _taken(waiting)
+                size = 0
+    except SourceError:
+        raise
+    except (OSError, RuntimeError, ValueError, OverflowError) as error:  # RuntimeError: not as long as it was
+        where = getattr(error, "filename", None) or name
+        raise SourceError(f"{where}: {reason(error)}; nothing was submitted", path=where) from error
+    # Looked at before the caller lets the end of the request go: a job must not be made of changed files.
+    _check_unchanged(planned)
+    yield _taken(waiting)
 
 
 def _taken(waiting: list[bytes]) -> bytes:
@@ -198,7 +272,7 @@ def _taken(waiting: list[bytes]) -> bytes:
     return data
 
 
-def _check_unchanged(planned: dict[str, FilePart]) -> None:
+def _check_unchanged(planned: Mapping[str, FilePart]) -> None:
     for part in planned.values():
         try:
             facts = os.stat(part.path)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import inspect
 from collections.abc import AsyncGenerator, Callable
 from typing import Any
@@ -100,8 +101,10 @@ class Upload(aiohttp.Payload):
 
     async def _file(self, writer: AbstractStreamWriter, part: FilePart) -> None:
         async with self._files, OpenPart(part) as opened:
-            # A sendfile moves the offset that a caller's own file shares with our duplicate of it.
-            transport = _plain(writer) if part.size >= _SENDFILE_FROM and part.descriptor is None else None
+            # A sendfile moves the offset that a caller's own file shares with our duplicate, and shows us no byte.
+            direct = part.size >= _SENDFILE_FROM and part.descriptor is None and part.md5 is None
+            transport = _plain(writer) if direct else None
+            digest = hashlib.md5(usedforsecurity=False)
             while opened.left:
                 batch = min(self._batch, opened.left)
                 # A sendfile from a file that is not cached would wait for the disk on the event loop.
@@ -109,8 +112,15 @@ class Upload(aiohttp.Payload):
                     if await self._sendfile(writer, transport, opened, batch):
                         continue
                     transport = None
-                await self._push(writer, await opened.read(self._piece))
+                data = await opened.read(self._piece)
+                if part.md5 is not None:
+                    digest.update(data)
+                await self._push(writer, data)
+                del data
             await opened.check()
+            # Before the end of the request leaves: until then the server has nothing that it could accept.
+            if part.md5 not in (None, digest.hexdigest()):
+                raise changed(part)
 
     async def _sendfile(self, writer: AbstractStreamWriter, transport: Any, opened: OpenPart, batch: int) -> bool:
         """Send up to `batch` bytes without copying them. False if this loop cannot."""
@@ -142,6 +152,7 @@ class Upload(aiohttp.Payload):
     async def _stream(self, writer: AbstractStreamWriter, part: StreamPart) -> None:
         left = part.size
         empty = True
+        digest = hashlib.md5(usedforsecurity=False)
         async with contextlib.AsyncExitStack() as stack:
             if part.again:
                 # What can be made again is made of files, one of them open at a time.
@@ -157,6 +168,8 @@ class Upload(aiohttp.Payload):
                     if left < 0:
                         raise SourceError(f"{part.name}: yields more than its {part.size} bytes", path=part.name)
                 empty = empty and not whole
+                if part.md5 is not None:
+                    digest.update(whole)
                 for start in range(0, len(whole), self._piece):
                     piece = whole[start : start + self._piece]
                     # The socket may keep what it is given beyond this turn, and the caller write into its buffer again.
@@ -164,6 +177,8 @@ class Upload(aiohttp.Payload):
                 del data, whole  # not held while the next one is made
         if left:
             raise SourceError(f"{part.name}: ended {left} bytes before its {part.size} bytes", path=part.name)
+        if part.md5 not in (None, digest.hexdigest()):
+            raise SourceError(f"{part.name}: its files changed while it was being sent", path=part.name)
         if part.size is None and empty:
             raise SourceError(f"{part.name}: the stream is empty; there is nothing to measure", path=part.name)
 

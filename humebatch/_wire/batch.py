@@ -17,6 +17,7 @@ from .multipart import FileUpload, form_data
 from .pacing import retry_after
 
 __all__ = [
+    "CAPABILITIES_HEADER",
     "DIRECTIONS",
     "JOBS_PATH",
     "KEY_HEADER",
@@ -26,6 +27,7 @@ __all__ = [
     "RequestBody",
     "artifacts_request",
     "details_request",
+    "honours_keys",
     "list_request",
     "predictions_request",
     "submit_request",
@@ -33,6 +35,7 @@ __all__ = [
 
 JOBS_PATH = "/v0/batch/jobs"
 KEY_HEADER = "X-Hume-Api-Key"
+CAPABILITIES_HEADER = "X-Humebatch-Capabilities"
 WHEN = ("created_before", "created_after")
 SORT_KEYS = ("created", "started", "ended")
 DIRECTIONS = ("asc", "desc")
@@ -56,8 +59,8 @@ class RequestBody(msgspec.Struct, kw_only=True):
     notify: bool | UnsetType | None = UNSET
 
 
-def submit_request(submission: Submission, files: Sequence[FileUpload] = ()) -> WireRequest:
-    """A JSON request without files, a form with them. `files` are the submission's, in its order."""
+def submit_request(submission: Submission, files: Sequence[FileUpload] = (), *, key: str | None = None) -> WireRequest:
+    """A JSON request without files, a form with them. `files`: the submission's, in order. `key`: idempotency key."""
     json = codec.encode(
         RequestBody(
             models=submission.models if submission.models is not None else UNSET,
@@ -73,8 +76,19 @@ def submit_request(submission: Submission, files: Sequence[FileUpload] = ()) -> 
     else:
         body = BodyPlan(content_type="application/json", parts=(json,))
     return WireRequest(
-        method="POST", path=JOBS_PATH, body=body, creates=True, filenames=tuple(file.filename for file in files)
+        method="POST",
+        path=JOBS_PATH,
+        body=body,
+        creates=True,
+        filenames=tuple(file.filename for file in files),
+        idempotency_key=key,
     )
+
+
+def honours_keys(reply: WireReply) -> bool:
+    """Whether the server that gave this answer announces that it honours `Idempotency-Key`."""
+    announced = reply.headers.get(CAPABILITIES_HEADER.lower(), "")
+    return "idempotency-key" in (one.strip().lower() for one in announced.split(","))
 
 
 def details_request(job_id: str) -> WireRequest:

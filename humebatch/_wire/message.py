@@ -23,6 +23,7 @@ class FilePart(msgspec.Struct, frozen=True):
     `mtime_ns` is the file's modification time when it was planned: a file that changes before it is
     sent is noticed, for a job must not be made of half old and half new bytes. `offset` is where to begin;
     `descriptor` is the file that the caller has open, to be read at its own offsets instead of `path`.
+    `md5` (hex) is what its bytes were when somebody wrote down what will be sent: other bytes never leave whole.
     """
 
     path: str
@@ -30,18 +31,21 @@ class FilePart(msgspec.Struct, frozen=True):
     mtime_ns: int
     offset: int = 0
     descriptor: int | None = None
+    md5: str | None = None
 
 
 class StreamPart(msgspec.Struct, frozen=True):
     """Bytes that come out of an iterator, exactly `size` of them unless that is None.
 
     `chunks` makes the iterator; `again` says whether it can make another one for another try. `name` is for errors.
+    `md5` as in `FilePart`.
     """
 
     name: str
     size: int | None
     chunks: Callable[[], AsyncIterator[bytes]]
     again: bool
+    md5: str | None = None
 
 
 BodyPart = bytes | FilePart | StreamPart
@@ -70,7 +74,8 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     """One request. `path` is relative to the base URL; `query` keeps order and repeats.
 
     `creates` marks a request that makes something new on the server each time it is accepted: it is
-    never sent again once it may have been accepted.
+    never sent again once it may have been accepted. `idempotency_key` goes along as `Idempotency-Key`: a server
+    that honours it makes one job of all requests with the same one.
     """
 
     method: str
@@ -79,6 +84,7 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     body: BodyPlan | None = None
     creates: bool = False
     filenames: Sequence[str] = ()
+    idempotency_key: str | None = None
 
 
 class WireReply(msgspec.Struct, frozen=True, kw_only=True):

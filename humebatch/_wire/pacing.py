@@ -12,7 +12,16 @@ from typing import Literal
 
 from ..config import PollPolicy, RetryPolicy
 
-__all__ = ["Phase", "kept_open", "may_have_created", "may_resend", "next_poll", "retry_after", "retry_wait"]
+__all__ = [
+    "Phase",
+    "clock_offset",
+    "kept_open",
+    "may_have_created",
+    "may_resend",
+    "next_poll",
+    "retry_after",
+    "retry_wait",
+]
 
 Phase = Literal["before", "sending", "sent"]
 """How far a request came: nothing left this machine; a part of it; all of it."""
@@ -69,6 +78,12 @@ def kept_open(headers: Mapping[str, str]) -> float:
         if name.strip() == "timeout" and value.isdigit() and value.isascii():
             return float(int(value[:15]))
     return 0.0
+
+
+def clock_offset(headers: Mapping[str, str], *, received: float) -> float:
+    """Seconds that the server's clock is ahead of ours, by its `Date`; 0 without one. `received` is Unix time here."""
+    server_now = _http_date(headers.get("date", ""))
+    return 0.0 if server_now is None else server_now - received
 
 
 def _http_date(value: str) -> float | None:

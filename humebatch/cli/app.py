@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import jobs, report, run, serve, tables, weights
+from . import jobs, journal, report, run, serve, tables, weights
 from .output import command
 
 __all__ = ["app"]
@@ -52,3 +52,7 @@ for _name, _function in (
     ("weights", weights.weights),
 ):
     app.command(_name)(command(_function))
+
+_journal = typer.Typer(help="Look into the journal of a run.", no_args_is_help=True)
+_journal.command("show")(command(journal.show))
+app.add_typer(_journal, name="journal")

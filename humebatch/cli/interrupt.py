@@ -12,9 +12,12 @@ from collections.abc import Callable, Coroutine, Iterator
 from types import FrameType
 from typing import Any, TypeVar
 
-__all__ = ["Interrupted", "in_thread", "interruptible", "run"]
+__all__ = ["Interrupted", "in_thread", "interruptible", "run", "stopping"]
 
 T = TypeVar("T")
+
+# What the first signal calls instead of cancelling the command.
+_orderly: list[Callable[[], None]] = []
 
 _SIGNALS = tuple(
     signal.Signals(getattr(signal, name)) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -49,6 +52,16 @@ def interruptible() -> Iterator[None]:
             signal.signal(number, before[number])
 
 
+@contextlib.contextmanager
+def stopping(stop: Callable[[], None]) -> Iterator[None]:
+    """Within the block the first signal calls `stop`, and the command ends itself; the second is immediate."""
+    _orderly.append(stop)
+    try:
+        yield
+    finally:
+        _orderly.remove(stop)
+
+
 def run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
     """`asyncio.run`, in which the first signal cancels the coroutine, so that it can clean up, and the second insists.
 
@@ -67,14 +80,20 @@ def run(function: Callable[[], Coroutine[Any, Any, int | None]]) -> int:
             received.append(number)
             if len(received) > 1:
                 raise KeyboardInterrupt  # the one exception, with SystemExit, that a callback may end a loop with
-            task.cancel()
+            if _orderly:
+                _orderly[-1]()
+            else:
+                task.cancel()
 
         for number in ours:
             asyncio.get_running_loop().add_signal_handler(number, stop, number)
         return await function() or 0
 
     try:
-        return asyncio.run(main())
+        code = asyncio.run(main())
+        if received:
+            raise Interrupted(received[0])
+        return code
     except BaseException:
         if received:  # whatever it was, it is how the command broke off
             raise Interrupted(received[0]) from None

@@ -42,7 +42,7 @@ async def submit(
     """Start one job and print its id."""
     files = await anyio.to_thread.run_sync(find_files, paths or [])
     submission = Submission(
-        files=[file.path for file in files],
+        files=files,
         text=text or [],
         urls=url or [],
         models=models_from(models),

@@ -28,6 +28,7 @@ _TEMPORARY = (
     errors.ServerError,
     errors.StorageFull,
     errors.WaitTimeout,
+    errors.DiskError,
 )
 
 

@@ -1,41 +1,36 @@
-"""`humebatch run`: files in, predictions out."""
+"""`humebatch run`: any number of files in, predictions out, each measured once, whatever happens on the way."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import tempfile
-from collections.abc import AsyncIterator, Iterator, Sequence
-from itertools import islice
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
 
-import anyio
 import anyio.to_thread
-import msgspec
 import typer
 from rich.box import SIMPLE_HEAD
 from rich.markup import escape
 from rich.table import Table
 
 from .. import local
-from .._client.batch import BatchClient, Job
-from .._transport.files import save_atomically
-from .._wire import codec
-from ..config import base_url_from
-from ..errors import AuthError, ConfigError, DecodeError, HumebatchError, SourceError
-from ..jobs import MAX_ITEMS, Models, Submission
+from .._client.batch import BatchClient
+from .._client.outcome import Outcome
+from ..config import IngestPolicy, base_url_from
+from ..errors import ConfigError, DecodeError, HumebatchError, InputFailed, SourceError
+from ..ingestion import Ingested, IngestReport, InputState, Reason
+from ..jobs import MAX_ITEMS, Models
 from .drawing import drawn, spinning
-from .findings import Finding, failure, findings, summary
-from .media import FoundFile, find_files
+from .findings import Finding, Tally, failure, findings
+from .interrupt import stopping
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
-from .output import emit, exit_code, say, talk, worst
+from .output import emit, printable, say, talk, worst
 
 __all__ = ["run"]
 
-# Jobs in flight at once; each holds up to 100 files.
-_JOBS = 4
-_sources = msgspec.json.Decoder(list[msgspec.Raw])
+# More inputs than this are no table for anybody; the index has them all.
+_SHOWN = 100
 
 
 async def run(
@@ -44,13 +39,46 @@ async def run(
     out: Annotated[Path, typer.Option("--out", metavar="DIR", help="Where predictions are saved.")] = Path(
         "humebatch-out"
     ),
+    journal: Annotated[
+        Path | None,
+        typer.Option("--journal", metavar="FILE", help="What is known of the run. Default: DIR/journal.db."),
+    ] = None,
+    include: Annotated[
+        list[str] | None,
+        typer.Option("--include", metavar="PATTERN", help="In folders, take only files like this; may be repeated."),
+    ] = None,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option("--exclude", metavar="PATTERN", help="Leave out files and folders like this; may be repeated."),
+    ] = None,
+    files_per_job: Annotated[
+        int, typer.Option("--files-per-job", metavar="N", help="More than 100 go as one ZIP (extra bundle).")
+    ] = MAX_ITEMS,
+    artifacts: Annotated[
+        bool, typer.Option("--artifacts", help="Save the ZIP of each job in DIR/artifacts, too.")
+    ] = False,
+    grace: Annotated[
+        float,
+        typer.Option(
+            "--grace",
+            metavar="SECONDS",
+            help="On servers without idempotency keys: how long a submission without an answer is waited for.",
+        ),
+    ] = IngestPolicy().grace,
+    retry_failed: Annotated[
+        bool, typer.Option("--retry-failed", help="Submit what failed in earlier runs again; and what was parked.")
+    ] = False,
+    rebind: Annotated[
+        bool, typer.Option("--rebind", help="Go on with a journal of another server, key, models or folder.")
+    ] = False,
     base_url: BaseUrl = None,
     api_key: ApiKey = None,
     as_json: AsJson = False,
 ) -> int:
     """Measure files and save their predictions as OUT/<path>/predictions.json.
 
-    Without a base URL (option or HUMEBATCH_BASE_URL) a server is started for as long as this takes.
+    Interrupted or killed, the same command goes on where it was. Without a base URL (option or HUMEBATCH_BASE_URL) a
+    server is started for as long as this takes.
     """
     wanted = models_from(models)
     if api_key is not None and base_url_from(base_url) is None:
@@ -58,47 +86,56 @@ async def run(
             "--api-key goes with --base-url: a server that is started for this run has a key of its own",
             field="api_key",
         )
-    files = await anyio.to_thread.run_sync(lambda: find_files(paths, out=out))
-    # Before anything is measured for nothing.
-    await anyio.to_thread.run_sync(_make, out)
-    groups = _groups(files)
-    batch: _Run | None = None
-    async with _client(base_url, api_key) as client, drawn(client), anyio.create_task_group() as group:
-        batch = _Run(client, wanted, out, group.cancel_scope)
-        for _ in range(_JOBS):
-            group.start_soon(batch.work, groups)
-    assert batch is not None  # a cancelled block does not get here
-    if batch.fatal is not None:
-        raise batch.fatal
-    found = sorted(batch.found, key=lambda one: one.order)
-    if as_json:
-        for finding in found:
-            emit(finding)
-    else:
-        _table(found)
-        if batch.saved:
-            say(f"Predictions, one file each, below {out}:")
-        for _, path in sorted(batch.saved.items()):
-            # As bytes: what reads this opens the files, whatever their names are made of.
-            typer.echo(os.fsencode(path))
-    count = summary(found, named=wanted is not None)
-    say(f"{len(files)} files: {count.whole} measured, {count.partly} in part, {count.failed} not")
-    return worst([*batch.codes, *([1] if count.failed else [])])
+    kept = journal or out / "journal.db"
+    await anyio.to_thread.run_sync(_look, paths, kept)
+    policy = IngestPolicy(grace=grace)
+    told = _Told(out, wanted, as_json=as_json)
+    async with (
+        _client(base_url, api_key) as client,
+        drawn(client),
+        client.ingest(
+            paths,
+            models=wanted,
+            journal=kept,
+            out=out,
+            include=include or (),
+            exclude=exclude or (),
+            files_per_job=files_per_job,
+            artifacts=artifacts,
+            retry_failed=retry_failed,
+            rebind=rebind,
+            policy=policy,
+        ) as outcomes,
+    ):
+        error: HumebatchError | None = None
+        with stopping(outcomes.stop):
+            try:
+                async for outcome in outcomes:
+                    await told.take(outcome)
+            except HumebatchError as ended:
+                error = ended
+        report = await outcomes.report()
+    if report.inputs == 0 and error is None and not outcomes.stopped:
+        raise SourceError(f"{', '.join(map(printable, paths))}: no files in there", path=str(paths[0]))
+    told.close(report, stopped=outcomes.stopped)
+    if error is not None:
+        if report.open:
+            say("Nothing that was accepted is lost: run the same command again to go on.")
+        raise error
+    return worst(told.codes)
 
 
-def _make(out: Path) -> None:
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=out):
-            pass
-    except OSError as error:
-        raise ConfigError(f"--out: cannot write to {out}: {error.strerror}", field="out") from error
-
-
-def _groups(files: Sequence[FoundFile]) -> Iterator[list[FoundFile]]:
-    rest = iter(files)
-    while group := list(islice(rest, MAX_ITEMS)):
-        yield group
+def _look(paths: list[Path], journal: Path) -> None:
+    """A mistyped name ends the command before anything is sent; one that a journal may know is for that to say."""
+    if journal.exists():
+        return
+    for path in paths:
+        try:
+            os.lstat(path)
+        except OSError as error:
+            missing = isinstance(error, (FileNotFoundError, NotADirectoryError))
+            said = "no such file or folder" if missing else error.strerror
+            raise SourceError(f"{path}: {said}", path=str(path)) from error
 
 
 @contextlib.asynccontextmanager
@@ -113,81 +150,75 @@ async def _client(base_url: str | None, api_key: str | None) -> AsyncIterator[Ba
         yield client
 
 
-class _Run:
-    """The jobs of one `humebatch run`, and what came of them. `saved`: number of a file to its predictions."""
+class _Told:
+    """What is printed of the inputs as they end, and the exit code that they make."""
 
-    def __init__(self, client: BatchClient, models: Models | None, out: Path, scope: anyio.CancelScope) -> None:
-        self._client = client
-        self._models = models
-        self._out = out
-        self._scope = scope
-        self.fatal: HumebatchError | None = None
-        self.found: list[Finding] = []
-        self.saved: dict[int, Path] = {}
+    def __init__(self, out: Path, models: Models | None, *, as_json: bool) -> None:
         self.codes: list[int] = []
+        self._out = out
+        self._json = as_json
+        self._tally = Tally(named=models is not None)
+        self._rows: list[Finding] = []
 
-    async def work(self, groups: Iterator[list[FoundFile]]) -> None:
-        """Take groups of files, one after the other, from what several workers share."""
-        for group in groups:
-            await self._group(group)
+    async def take(self, outcome: Outcome[str, Ingested]) -> None:
+        """One input has ended."""
+        found = await anyio.to_thread.run_sync(self._found, outcome)
+        if self._tally.take(found):
+            self.codes.append(1)
+        if self._json:
+            for finding in found:
+                emit(finding)
+        elif outcome.value is not None:
+            # As bytes: what reads this opens the files, whatever their names are made of.
+            typer.echo(os.fsencode(self._shown(outcome.value.predictions)))
+        if self._tally.count <= _SHOWN:
+            self._rows += found
 
-    async def _group(self, files: list[FoundFile]) -> None:
-        """Measure files as one job; one that cannot be sent is left out and the others go without it."""
-        left = files
-        while left:
-            try:
-                await self._measure(left)
-                return
-            except SourceError as error:
-                bad = [file for file in left if str(file.path) == error.path] or left
-                self._failed(bad, error)
-                left = [file for file in left if file not in bad]
-            except (HumebatchError, OSError) as error:
-                self._failed(left, error)
-                return
+    def _found(self, outcome: Outcome[str, Ingested]) -> list[Finding]:
+        if outcome.value is None:
+            if isinstance(outcome.error, InputFailed):
+                self.codes.append(_code(outcome.error))
+            return [failure(outcome.item, outcome.error)]
+        saved = outcome.value.predictions
+        try:
+            return findings(outcome.item, saved, shown=self._shown(saved))
+        except (DecodeError, SourceError) as error:
+            return [failure(outcome.item, error)]
 
-    def _failed(self, files: Sequence[FoundFile], error: HumebatchError | OSError) -> None:
-        if isinstance(error, (AuthError, ConfigError)):
-            # A wrong key is wrong for every file, and so is a wrong option.
-            self.fatal = error
-            self._scope.cancel()
-        self.codes.append(1 if isinstance(error, SourceError) else exit_code(error))
-        self.found += [failure(file, error) for file in files]
+    def _shown(self, saved: str) -> str:
+        """A saved file as the user would write it: below the folder as it was given."""
+        return os.path.join(self._out, os.path.relpath(saved, os.path.abspath(self._out)))
 
-    async def _measure(self, files: list[FoundFile]) -> None:
-        label = files[0].path.name + (f" and {len(files) - 1} more" if len(files) > 1 else "")
-        job = await self._client.submit(Submission(files=[file.path for file in files], models=self._models))
-        say(f"job {job.id}: {label}")
-        await job.wait()
-        sources = await self._fetch(job)
-        if len(sources) != len(files):
-            raise DecodeError(f"the server answered for {len(sources)} sources, {len(files)} files were sent")
-        for file, raw in zip(files, sources, strict=True):
-            try:
-                await self._take(file, bytes(raw))
-            except (HumebatchError, OSError) as error:
-                self._failed([file], error)
-
-    async def _fetch(self, job: Job) -> list[msgspec.Raw]:
-        # Below --out and nowhere else: what a killed run leaves behind must not lie in a folder of all users.
-        async with anyio.TemporaryDirectory(prefix=".humebatch-", dir=str(self._out)) as folder:
-            whole = Path(folder, "predictions.json")
-            await job.save_predictions(whole)
-            return await anyio.to_thread.run_sync(lambda: codec.decode(_sources, whole.read_bytes(), "predictions"))
-
-    async def _take(self, file: FoundFile, raw: bytes) -> None:
-        """Save one source's part of the answer, byte for byte as the server wrote it, at the file's own place."""
-        data = b"[" + raw + b"]"
-        (result,) = codec.decode_predictions(data)
-        target = self._out / file.place / "predictions.json"
-        await anyio.to_thread.run_sync(lambda: target.parent.mkdir(parents=True, exist_ok=True))
-        await save_atomically(target, _once(data))
-        self.saved[file.order] = target
-        self.found += findings(file, result, target)
+    def close(self, report: IngestReport, *, stopped: bool) -> None:
+        """The table and the sums."""
+        if self._json:
+            emit({"report": report})
+        elif self._tally.count <= _SHOWN and self._rows:
+            _table(sorted(self._rows, key=lambda one: one.file))
+        tally = self._tally
+        say(f"{tally.count} files: {tally.whole} measured, {tally.partly} in part, {tally.failed} not")
+        say(_sums(report))
+        for why, count in sorted(report.failures.items()):
+            say(f"  {count} {why}")
+        if report.duplicates:
+            say(f"Jobs that the server has made of our files a second time: {', '.join(report.duplicates)}")
+        if stopped:
+            say(f"Stopped; {report.open} files are not finished. Run the same command again to go on.")
 
 
-async def _once(data: bytes) -> AsyncIterator[bytes]:
-    yield data
+def _code(error: InputFailed) -> int:
+    if error.state != InputState.PARKED:
+        return 1
+    return 75 if error.reason == Reason.STALLED else 3
+
+
+def _sums(report: IngestReport) -> str:
+    more = f", {report.identical} of them the same as others" if report.identical else ""
+    again = f" ({report.resent} of {report.attempts} submissions repeated)" if report.resent else ""
+    return (
+        f"{report.inputs} files, {report.bytes:,} bytes{more}; {report.jobs} jobs{again}; {report.sent:,} bytes sent, "
+        f"{report.retries} requests repeated; {report.saved:,} bytes of predictions saved"
+    )
 
 
 def _table(found: list[Finding]) -> None:

@@ -105,7 +105,7 @@ async def test_no_time_is_one_look() -> None:
 
 
 async def test_a_server_that_does_not_answer_a_look_does_not_hold_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("humebatch._client.batch._LEAST_LOOK", 0.05)
+    monkeypatch.setattr("humebatch._client.job._LEAST_LOOK", 0.05)
 
     async def answer(_: web.Request) -> web.Response:
         await asyncio.Event().wait()

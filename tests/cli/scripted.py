@@ -9,9 +9,7 @@ from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-JOB = "11111111-2222-4333-8444-555555555555"
 DETAILS = {
-    "job_id": JOB,
     "request": {"files": [], "urls": [], "text": []},
     "state": {"status": "COMPLETED", "created_timestamp_ms": 1, "num_predictions": 0, "num_errors": 0},
 }
@@ -20,7 +18,7 @@ DETAILS = {
 def source(name: str, **more: Any) -> dict[str, Any]:
     """One source's part of an answer; without predictions or errors unless told."""
     results = {"predictions": [], "errors": [], **more}
-    return {"source": {"type": "file", "filename": name, "md5sum": "0"}, "results": results}
+    return {"source": {"type": "file", "filename": name, "md5sum": ""}, "results": results}
 
 
 def measured(name: str) -> dict[str, Any]:
@@ -34,20 +32,28 @@ def measured(name: str) -> dict[str, Any]:
 def answering(predictions: Any) -> Iterator[str]:
     """The base URL of a server whose predictions are these: bytes as they are, else as JSON."""
     body = predictions if isinstance(predictions, bytes) else json.dumps(predictions).encode()
+    jobs: list[str] = []
 
     class Answer(BaseHTTPRequestHandler):
         def _reply(self, content: bytes) -> None:
             self.send_response(200)
             self.send_header("Content-Length", str(len(content)))
+            self.send_header("X-Humebatch-Capabilities", "idempotency-key")
             self.end_headers()
             self.wfile.write(content)
 
         def do_POST(self) -> None:
             self.rfile.read(int(self.headers["Content-Length"]))
-            self._reply(json.dumps({"job_id": JOB}).encode())
+            jobs.append(f"11111111-2222-4333-8444-{len(jobs):012}")
+            self._reply(json.dumps({"job_id": jobs[-1]}).encode())
 
         def do_GET(self) -> None:
-            self._reply(body if self.path.endswith("/predictions") else json.dumps(DETAILS).encode())
+            if self.path.endswith("/predictions"):
+                self._reply(body)
+            else:
+                asked = self.path.rpartition("/")[2]
+                found = {"job_id": asked, **DETAILS} if asked in jobs else [{"job_id": one, **DETAILS} for one in jobs]
+                self._reply(json.dumps(found).encode())
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - http.server's name
             pass

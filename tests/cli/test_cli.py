@@ -35,7 +35,8 @@ def test_submit_wait_status_predictions_artifacts_list(media: Path, remote: dict
 def test_run_saves_each_files_predictions_at_its_own_place(media: Path, remote: dict[str, str]) -> None:
     ran = humebatch("run", "a", "photo.png", "--out", "out", "--json", cwd=media, **remote)
     assert ran.code == 0, ran.err
-    findings = [json.loads(line) for line in ran.out.splitlines()]
+    *findings, last = [json.loads(line) for line in ran.out.splitlines()]
+    assert last["report"]["done"] == 3
     assert {finding["file"] for finding in findings} == {"a/clip.wav", "a/b/letter.txt", "photo.png"}
     for place in ("a/clip.wav", "a/b/letter.txt", "photo.png"):
         (source,) = json.loads((media / "out" / place / "predictions.json").read_text())
@@ -66,7 +67,7 @@ def test_a_bad_file_does_not_stop_the_others(media: Path, remote: dict[str, str]
     (media / "empty.txt").write_bytes(b"")
     ran = humebatch("run", "empty.txt", "photo.png", "--json", cwd=media, **remote)
     assert ran.code == 1
-    findings = {json.loads(line)["file"]: json.loads(line) for line in ran.out.splitlines()}
+    findings = {json.loads(line)["file"]: json.loads(line) for line in ran.out.splitlines()[:-1]}
     assert "empty" in findings["empty.txt"]["error"]
     assert findings["photo.png"]["predictions"] == 1
 

@@ -7,14 +7,12 @@ import os
 from pathlib import Path
 from typing import Any, cast
 
-import anyio
 import pytest
 
 import humebatch as hb
-from humebatch.cli.media import FoundFile, find_files
+from humebatch.cli.media import find_files
 from humebatch.cli.options import models_from
 from humebatch.cli.output import guarded
-from humebatch.cli.run import _Run
 
 from .process import Ran, humebatch
 from .scripted import answering, measured, source
@@ -23,7 +21,10 @@ NOBODY = "http://127.0.0.1:9"
 
 
 def read(ran: Ran) -> list[dict[str, Any]]:
-    return [json.loads(line) for line in ran.out.splitlines()]
+    """The findings in order of name; the last line is the report."""
+    *findings, last = [json.loads(line) for line in ran.out.splitlines()]
+    assert set(last) == {"report"}
+    return sorted(findings, key=lambda one: one["file"])
 
 
 def texts(folder: Path, *names: str) -> None:
@@ -37,7 +38,7 @@ def test_out_is_tried_before_anything_is_sent(tmp_path: Path, out: str) -> None:
     texts(tmp_path, "a.txt", "file")
     ran = humebatch("run", "a.txt", "--out", out, "--base-url", NOBODY, cwd=tmp_path)
     assert (ran.code, ran.out) == (2, "")
-    assert f"--out: cannot write to {out}" in ran.err
+    assert f"out: cannot write to {(tmp_path / out)}" in ran.err
 
 
 @pytest.mark.parametrize("answer", [{"no": "list"}, b"[{", [source("a.txt")], [1, 2]])
@@ -49,8 +50,8 @@ def test_a_strange_answer_is_an_error_of_every_file(tmp_path: Path, answer: Any)
     assert ran.code == 1
     assert [(one["file"], bool(one["error"])) for one in read(ran)] == [("a.txt", True), ("b.txt", True)]
     assert "2 files: 0 measured, 0 in part, 2 not" in ran.err
-    assert (table.code, table.out) == (1, "")
-    assert "Predictions, one file each" not in table.err
+    assert table.code == 1
+    assert "b.txt/predictions.json" not in table.out
 
 
 def test_one_strange_source_leaves_the_others(tmp_path: Path) -> None:
@@ -77,23 +78,9 @@ def test_results_are_their_owners_and_nothing_else_is_left(tmp_path: Path, remot
     texts(tmp_path, "a.txt")
     assert humebatch("run", "a.txt", "--models", "language", cwd=tmp_path, **remote).code == 0
     out = tmp_path / "humebatch-out"
-    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == ["a.txt", "a.txt/predictions.json"]
-    assert (out / "a.txt" / "predictions.json").stat().st_mode & 0o777 == 0o600
-
-
-@pytest.mark.anyio
-async def test_files_that_are_gone_when_their_turn_comes(tmp_path: Path, client: hb.BatchClient) -> None:
-    texts(tmp_path, "1", "3")
-    files = [FoundFile(order=number, path=tmp_path / str(number), place=Path(str(number))) for number in range(5)]
-    (tmp_path / "out").mkdir()
-    scope = anyio.CancelScope()
-    batch = _Run(client, models_from("language"), tmp_path / "out", scope)
-    await batch.work(iter([files]))
-    gone = {one.order: one.error for one in batch.found if one.error}
-    assert sorted(gone) == [0, 2, 4]
-    assert all("no such file" in str(error) for error in gone.values())
-    assert sorted(batch.saved) == [1, 3]
-    assert {one.order for one in batch.found} == {0, 1, 2, 3, 4}
+    kept = ["a.txt", "a.txt/predictions.json", "index.jsonl", "journal.db", "journal.db.lock"]
+    assert [path.relative_to(out).as_posix() for path in sorted(out.rglob("*"))] == kept
+    assert {path.stat().st_mode & 0o777 for path in out.rglob("*") if path.is_file()} == {0o600}
 
 
 def test_errors_in_groups_are_one_line(capsys: pytest.CaptureFixture[str]) -> None:
@@ -119,9 +106,9 @@ def test_names_that_are_not_unicode(tmp_path: Path, remote: dict[str, str]) -> N
     assert "2 files: 2 measured" in ran.err
     empty = os.fsdecode(b"empty\xff.txt")
     (tmp_path / empty).write_bytes(b"")
-    ran = humebatch("run", empty, "--json", "--out", "out", cwd=tmp_path, **remote)
+    ran = humebatch("run", empty, "--json", "--out", "other", cwd=tmp_path, **remote)
     assert ran.code == 1
-    assert "empty\N{REPLACEMENT CHARACTER}.txt" in read(ran)[0]["error"]
+    assert read(ran)[0]["file"] == "empty\N{REPLACEMENT CHARACTER}.txt"
 
 
 def test_a_source_with_neither_predictions_nor_errors_is_an_error(tmp_path: Path) -> None:
@@ -145,7 +132,7 @@ def test_a_second_run_does_not_measure_the_results_of_the_first(tmp_path: Path, 
         assert "2 files: 2 measured" in ran.err
     refused = humebatch("run", "b", "--out", "b", cwd=tmp_path, **remote)
     assert refused.code == 2
-    assert "--out: b is a folder to measure" in refused.err
+    assert "out: b lies in the folder for the results" in refused.err
 
 
 def test_an_unreadable_folder_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -200,6 +187,7 @@ def test_a_name_with_quotes_and_line_breaks_is_no_archive(tmp_path: Path, remote
     ran = humebatch("run", ".", "--models", "language", "--json", "--out", "out", cwd=tmp_path, **remote)
     assert ran.code == 0, ran.err
     assert [(one["file"], one.get("inside")) for one in read(ran)] == [(":smile:.txt", None), ('quo"te\n.txt', None)]
+    ran = humebatch("run", ".", "--models", "language", "--out", "out", cwd=tmp_path, **remote)
     assert ":smile:.txt" in ran.err
 
 
@@ -210,7 +198,9 @@ def test_sentences_are_not_broken_at_80_columns(tmp_path: Path) -> None:
     out = "y" * 200
     with answering([source("a.txt", predictions=[measured("a.txt")])]) as base_url:
         ran = humebatch("run", "a.txt", "--out", out, "--base-url", base_url, cwd=tmp_path, COLUMNS="")
-    assert f"Predictions, one file each, below {out}:" in ran.err.splitlines()
+        shown = humebatch("journal", "show", f"{out}/journal.db", cwd=tmp_path, COLUMNS="")
+    assert ran.out == f"{out}/a.txt/predictions.json\n"
+    assert [line for line in shown.err.splitlines() if line.endswith(out)]
 
 
 def test_a_key_without_a_server_is_refused(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -10,7 +10,7 @@ from msgspec import UNSET, UnsetType
 
 import humebatch as hb
 from humebatch import config, errors, jobs, local, predictions, report, vocabulary
-from humebatch.testing import FakeClock, RunningServer, running_server
+from humebatch.testing import FakeClock, RunningServer, Trouble, running_server
 
 
 async def the_main_line() -> None:
@@ -279,7 +279,36 @@ def a_report(paths: list[str | Path]) -> None:
     assert_type(report.find(paths), list[Path])
 
 
+async def an_ingest(client: hb.BatchClient, paths: Iterable[str | Path]) -> None:
+    async with client.ingest(paths, models=hb.Models(face=hb.Face()), journal="run.db", out="results") as outcomes:
+        async for outcome in outcomes:
+            assert_type(outcome.item, str)
+            assert_type(outcome.value, hb.Ingested | None)
+            assert_type(outcome.unwrap().predictions, str)
+        outcomes.stop()
+        assert_type(await outcomes.report(), hb.IngestReport)
+    async with client.ingest(
+        Path("folder"),
+        transcription=None,
+        journal=Path("run.db"),
+        out=Path("results"),
+        include=["*.wav"],
+        exclude=["old/"],
+        files_per_job=500,
+        retry_failed=True,
+        rebind=True,
+        tag_names=False,
+        policy=hb.IngestPolicy(grace=60, max_outage=60),
+    ):
+        pass
+
+
 async def testing() -> None:
+    trouble = Trouble()
+    trouble.submissions("drop", 502, "late", None)
+    async with running_server(trouble=trouble, idempotency=False) as server, trouble.proxy(server.base_url) as proxy:
+        assert_type(proxy.base_url, str)
+        assert_type(server.jobs(), list[hb.JobDetails])
     async with running_server() as server:
         assert_type(server, RunningServer)
         assert_type(server.base_url, str)

@@ -1,0 +1,247 @@
+"""From accepted jobs to saved results: one watch over all jobs, and downloads that are whole or not there."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sqlite3
+from collections.abc import AsyncGenerator, Iterable
+from pathlib import Path
+
+import anyio
+import anyio.to_thread
+
+from ..._transport.files import draft_name, settle
+from ...errors import (
+    AuthError,
+    ConfigError,
+    DecodeError,
+    DiskError,
+    HumebatchError,
+    InvalidRequest,
+    JobFailed,
+    NotFound,
+    WaitTimeout,
+)
+from ...ingestion import InputState, Reason
+from ...jobs import JobDetails
+from ..outcome import Outcome
+from . import inputs
+from .flow import Flow
+from .journal import Group
+from .storing import NotStored, Stored, Target, check_zip, store, sweep_parts
+
+__all__ = ["ARTIFACTS", "Fetcher", "Watcher"]
+
+ARTIFACTS = "artifacts"
+"""The folder for the ZIPs of jobs, below the output folder."""
+
+_AT_ONCE = 4
+_COPIES = 100
+# Results that are not there although the job has completed may come yet; seconds between the looks, ten minutes in all.
+_GONE = (5.0, 15.0, 40.0, 120.0, 420.0)
+# And answers that are no results, which are hardly ever better the next time.
+_BROKEN = (1.0, 5.0)
+
+
+class Watcher:
+    """Follows every job that was accepted, in this run or an earlier one."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+
+    async def run(self) -> None:
+        """Until all jobs have ended and there will be no more."""
+        flow = self._flow
+        async with flow.client.watch(self._jobs(), timeout=flow.policy.job_deadline) as finished:
+            async for outcome in finished:
+                await self._ended(outcome)
+
+    async def _jobs(self) -> AsyncGenerator[str]:
+        def submitted(db: sqlite3.Connection) -> list[tuple[int, str]]:
+            query = "SELECT id, job_id FROM grp WHERE state = 'SUBMITTED' AND id > ? ORDER BY id LIMIT 1000"
+            return db.execute(query, (after,)).fetchall()
+
+        # Before this run is let begin anything, for what it submits comes the other way.
+        after = 0
+        while rows := await self._flow.journal.change(submitted):
+            for after, job_id in rows:  # noqa: B007 - where the next page begins
+                self._flow.open_jobs += 1
+                yield job_id
+        async for job_id in self._flow.jobs:
+            yield job_id
+
+    async def _ended(self, outcome: Outcome[str, JobDetails]) -> None:
+        flow = self._flow
+        flow.open_jobs = max(0, flow.open_jobs - 1)
+        job_id, error = outcome.item, outcome.error
+        if error is None:
+            flow.fine()
+            await flow.journal.ended(job_id)
+            flow.wake()
+            return
+        state, reason = InputState.FAILED, Reason.JOB_FAILED
+        if isinstance(error, NotFound):
+            reason = Reason.GONE
+        elif not isinstance(error, JobFailed):
+            state, reason = InputState.PARKED, Reason.STALLED
+
+        def work(db: sqlite3.Connection) -> list[inputs.Ended]:
+            (group_id,) = db.execute("SELECT id FROM grp WHERE job_id = ?", (job_id,)).fetchone()
+            return inputs.end_group(db, group_id, state, reason, _words(job_id, error, flow.policy.job_deadline))
+
+        await flow.tell(await flow.journal.change(work))
+
+
+def _words(job_id: str, error: HumebatchError, deadline: float) -> str:
+    if isinstance(error, NotFound):
+        return f"the server does not know job {job_id} any more"
+    if isinstance(error, WaitTimeout):
+        return f"job {job_id} has not ended within {deadline:g} s; run again to go on watching it"
+    return str(error)
+
+
+class Fetcher:
+    """Downloads the answers of completed jobs, and saves each input's part in its place."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._out = os.fsdecode(flow.options.out)
+        self._claimed: set[int] = set()
+        self._due: dict[int, float] = {}
+        self._tries: dict[int, int] = {}
+        # Told as DONE in this run, and fetched again since.
+        self._told: set[bytes] = set()
+
+    async def run(self) -> None:
+        """Until the run is over."""
+        flow = self._flow
+        while not flow.over:
+            event = flow.event
+            ready = await flow.journal.groups("ENDED", limit=_AT_ONCE + len(self._claimed) + len(self._due))
+            now = flow.now()
+            mine = [group for group in ready if group.id not in self._claimed]
+            due = [group for group in mine if self._due.get(group.id, 0.0) <= now]
+            for group in due[: _AT_ONCE - len(self._claimed)]:
+                self._claimed.add(group.id)
+                flow.flights.start_soon(self._fetch, group)
+            if not self._claimed and await self._copy():
+                continue
+            later = [self._due[group.id] - now for group in mine if self._due.get(group.id, 0.0) > now]
+            await flow.rest(event, min(later, default=None))
+
+    async def _fetch(self, group: Group) -> None:
+        flow = self._flow
+        spool = os.path.join(self._out, draft_name())
+        try:
+            results = await self._saved(group, spool)
+            await self._tell(await flow.journal.change(lambda db: inputs.stored(db, group.id, results)))
+        except NotFound as error:
+            await self._again(group, error, _GONE, Reason.GONE)
+        except (DecodeError, InvalidRequest) as error:
+            await self._again(group, error, _BROKEN, Reason.BAD_RESULT)
+        except (AuthError, ConfigError, DiskError) as error:
+            flow.fail(error)
+        except OSError as error:
+            if isinstance(error, HumebatchError):
+                self._later(group, error)
+            else:
+                flow.fail(DiskError(f"{self._out}: {error.strerror or error}; nothing is lost", path=self._out))
+        except HumebatchError as error:
+            self._later(group, error)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(_discard, spool)
+            self._claimed.discard(group.id)
+            flow.wake()
+
+    async def _saved(self, group: Group, spool: str) -> list[Stored | NotStored]:
+        flow = self._flow
+        assert group.job_id is not None
+        job = flow.client.job(group.job_id)
+        if flow.options.artifacts:
+            await job.save_artifacts(spool)
+            await anyio.to_thread.run_sync(_keep_artifacts, spool, os.path.join(self._out, ARTIFACTS), f"{job.id}.zip")
+        await job.save_predictions(spool)
+        flow.fine()
+        wanted = await flow.journal.change(lambda db: inputs.targets(db, group.id, flow.options.out))
+
+        def work() -> list[Stored | NotStored]:
+            for target in wanted:
+                # What is wrong with a folder shows when its result is written.
+                with contextlib.suppress(OSError):
+                    sweep_parts(target.folder)
+            return store(spool, wanted, bundle=group.bundle is not None)
+
+        return await anyio.to_thread.run_sync(work)
+
+    def _later(self, group: Group, error: HumebatchError) -> None:
+        flow = self._flow
+        flow.refused(error)
+        self._due[group.id] = flow.now() + max(flow.pause, 1.0)
+
+    async def _again(self, group: Group, error: HumebatchError, waits: tuple[float, ...], reason: Reason) -> None:
+        """What was answered is no result: it may be one later, but not for ever."""
+        flow = self._flow
+        tries = self._tries[group.id] = self._tries.get(group.id, 0) + 1
+        if tries <= len(waits):
+            self._due[group.id] = flow.now() + waits[tries - 1]
+            return
+        ended = await flow.journal.change(
+            lambda db: inputs.end_group(db, group.id, InputState.FAILED, reason, str(error))
+        )
+        await self._tell(ended)
+
+    async def _tell(self, ended: Iterable[inputs.Ended]) -> None:
+        await self._flow.tell(one for one in ended if one.path not in self._told)
+
+    async def _copy(self) -> bool:
+        """Give inputs that are the same as one that is DONE its results; False if there are none."""
+        flow = self._flow
+        waiting = await flow.journal.change(lambda db: inputs.copies(db, flow.options.out, _COPIES))
+        if not waiting:
+            return False
+        for saved, original, target in waiting:
+            try:
+                results = await anyio.to_thread.run_sync(self._copied, saved, target)
+            except (FileNotFoundError, DecodeError):
+                # Somebody removed or changed them: they are fetched again, for both.
+                self._told |= await flow.journal.change(lambda db: self._again_for(db, original))  # noqa: B023
+                flow.wake()
+                continue
+            await flow.tell(await flow.journal.change(lambda db: inputs.stored(db, None, results)))  # noqa: B023
+        return True
+
+    def _again_for(self, db: sqlite3.Connection, file_id: int) -> set[bytes]:
+        """Fetch the results of a DONE input again. Returns its path if it was told in this run."""
+        inputs.fetch_again(db, file_id)
+        seen = "SELECT path FROM file WHERE id = ? AND seen = ?"
+        return {path for (path,) in db.execute(seen, (file_id, self._flow.journal.run))}
+
+    def _copied(self, saved: bytes, target: Target) -> list[Stored | NotStored]:
+        # A copy of our own: somebody may cut the file short while it is mapped.
+        spool = os.path.join(self._out, draft_name())
+        try:
+            with open(saved, "rb") as source, open(spool, "xb", opener=_private) as copy:
+                shutil.copyfileobj(source, copy)
+            sweep_parts(target.folder)
+            return store(spool, [target])
+        finally:
+            _discard(spool)
+
+
+def _keep_artifacts(spool: str, folder: str, name: str) -> None:
+    """Give a downloaded ZIP its place when it is whole; it is not unpacked."""
+    check_zip(spool)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    settle(Path(spool), Path(folder, name))
+
+
+def _private(path: str, flags: int) -> int:
+    return os.open(path, flags, 0o600)
+
+
+def _discard(path: str) -> None:
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(path)

@@ -1,0 +1,264 @@
+"""Groups whose fate is unknown, and the job list that tells it; at the end, whether anything is there twice.
+
+A group is found in the list, and then that job is its job; or two looks through the whole list after the grace time
+have not shown it, and then it may be sent again. Whoever sends earlier makes a second job of a request that something
+on the way had held on to.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from ..._wire import batch as wire
+from ..._wire import codec
+from ...errors import AuthError, ConfigError, HumebatchError
+from ...ingestion import InputState, Reason
+from ...jobs import JobDetails
+from . import inputs
+from .flow import Flow
+from .journal import Group, log
+from .reconcile import ListGap, Sought, owners, walk
+from .sending import asked, repeatable
+
+__all__ = ["Seeker", "audit"]
+
+# How far before the first try a job may have been created: a wide window costs rows and saves from wrong clocks.
+_MARGIN_MS = 15 * 60 * 1000
+_WAITS = (5.0, 10.0, 20.0, 40.0)
+# Two looks must lie so far apart, for a list may lag; seconds.
+_APART = 10.0
+_GAPS = 3
+# Nothing on the way holds on to a request for longer.
+_LATEST_MS = 24 * 3600 * 1000
+_TRIED = "id IN (SELECT grp FROM attempt WHERE run = ?)"
+_GIVEN_UP = "since_ms >= ? AND id IN (SELECT grp FROM attempt WHERE state = 'ABSENT')"
+_AT_A_TIME = 500
+
+
+class _Doubt(msgspec.Struct):
+    """What is known of a group without an answer: since when we wait, and looks that did not show it."""
+
+    since: float
+    empty: int = 0
+    last: float = 0.0
+    gaps: int = 0
+
+
+class Seeker:
+    """Looks for groups that cannot simply be sent again. One walk through the list serves them all."""
+
+    def __init__(self, flow: Flow) -> None:
+        self._flow = flow
+        self._journal = flow.journal
+        self._doubts: dict[int, _Doubt] = {}
+        self._looks = 0
+
+    async def run(self) -> None:
+        """Until the run is over."""
+        flow = self._flow
+        while not flow.over:
+            event = flow.event
+            doubtful = await self._journal.groups("UNKNOWN", limit=_AT_A_TIME)
+            groups = [group for group in doubtful if not repeatable(flow, group)]
+            now = flow.now()
+            self._doubts = {group.id: self._doubts.get(group.id) or _Doubt(since=now) for group in groups}
+            if not groups:
+                self._looks = 0
+                await flow.rest(event)
+                continue
+            await self._look(groups)
+            if wait := self._wait():
+                # Not woken by changes: the list is asked at its own pace.
+                await flow.client._open.clock.sleep(wait)
+
+    def _wait(self) -> float:
+        """Seconds to the next look: by and by longer, but no longer than until a group could be decided."""
+        if not self._doubts:
+            return 0.0
+        now = self._flow.now()
+        grace = self._flow.policy.grace
+        regular = _WAITS[min(self._looks, len(_WAITS)) - 1]
+        decisive = min(max(doubt.since + grace, doubt.last + self._apart) - now for doubt in self._doubts.values())
+        return min(regular, max(decisive, min(1.0, self._apart)))
+
+    @property
+    def _apart(self) -> float:
+        return min(_APART, self._flow.policy.grace)
+
+    async def _look(self, groups: Sequence[Group]) -> None:
+        flow = self._flow
+        self._looks += 1
+        sought = [_sought(group, _MARGIN_MS) for group in groups if group.sent is not None]
+        try:
+            jobs = await _listed(flow, sought)
+        except (AuthError, ConfigError):
+            raise
+        except ListGap as error:
+            await self._blind(groups, str(error))
+            return
+        except HumebatchError as error:
+            flow.refused(error)
+            return
+        flow.fine()
+        claimed = await claimed_of(flow, jobs)
+        found = owners(jobs, sought, claimed)
+        for group in groups:
+            mine = found.get(group.id, [])
+            if mine:
+                await self._adopt(group, mine)
+            else:
+                await self._missing(group)
+
+    async def _adopt(self, group: Group, jobs: Sequence[JobDetails]) -> None:
+        flow = self._flow
+        await self._journal.change(lambda db: _note_duplicates(db, group.id, jobs[1:]))
+        await self._journal.accepted(group.id, jobs[0].job_id, was=("UNKNOWN",))
+        del self._doubts[group.id]
+        flow.accepted(jobs[0].job_id)
+
+    async def _missing(self, group: Group) -> None:
+        """A look through the whole list has not shown the group."""
+        flow, doubt = self._flow, self._doubts[group.id]
+        now = flow.now()
+        if now < doubt.since + flow.policy.grace:
+            return
+        if doubt.empty == 0 or now - doubt.last >= self._apart:
+            doubt.empty += 1
+            doubt.last = now
+        if doubt.empty >= 2:
+            await self._resend(group, f"no answer came {flow.policy.attempts} times, and it is not in the job list")
+
+    async def _blind(self, groups: Sequence[Group], why: str) -> None:
+        """The list cannot be relied on, so what it does not show proves nothing."""
+        flow = self._flow
+        for group in groups:
+            doubt = self._doubts[group.id]
+            if flow.now() < doubt.since + flow.policy.grace:
+                continue
+            doubt.gaps += 1
+            if doubt.gaps < _GAPS:
+                continue
+            if flow.options.retry_failed:
+                await self._resend(group, why)
+            else:
+                await self._park(group, f"it was sent and no answer came; {why}")
+
+    async def _resend(self, group: Group, why: str) -> None:
+        if not await self._journal.absent(group.id, most=self._flow.policy.attempts):
+            await self._park(group, why)
+        self._doubts.pop(group.id, None)
+        self._flow.wake()
+
+    async def _park(self, group: Group, why: str) -> None:
+        ended = await self._journal.change(
+            lambda db: inputs.end_group(db, group.id, InputState.PARKED, Reason.UNKNOWN, why)
+        )
+        self._doubts.pop(group.id, None)
+        await self._flow.tell(ended)
+
+
+def _sought(group: Group, margin_ms: int) -> Sought:
+    config = asked(group.config)
+    sent = group.sent or ()
+    return Sought(
+        group=group.id,
+        tag=group.tag,
+        names=tuple(one.name for one in sent),
+        md5sums=tuple(one.md5 for one in sent),
+        models=config.models or None,
+        transcription=config.transcription,
+        since_ms=(group.since_ms or 0) - margin_ms,
+    )
+
+
+async def _page(flow: Flow, **wanted: int | str) -> list[JobDetails]:
+    reply = await flow.client._ask(wire.list_request(**wanted))  # type: ignore[arg-type]  # as `walk` asks
+    flow.heard(reply)
+    return codec.decode_jobs(reply.body)
+
+
+async def _listed(flow: Flow, sought: Sequence[Sought]) -> list[JobDetails]:
+    """Jobs of the list that have a content that is sought; the others are forgotten at once."""
+    contents = {md5 for one in sought for md5 in one.md5sums}
+    since_ms = min((one.since_ms for one in sought), default=0)
+
+    async def page(**wanted: int | str) -> list[JobDetails]:
+        return await _page(flow, **wanted)
+
+    return [
+        job
+        async for job in walk(page, since_ms=since_ms)
+        if any(file.md5sum.lower() in contents for file in job.request.files)
+    ]
+
+
+async def claimed_of(flow: Flow, jobs: Iterable[JobDetails]) -> set[str]:
+    """Those of these jobs that a group owns already."""
+    ids = [job.job_id for job in jobs]
+
+    def work(db: sqlite3.Connection) -> set[str]:
+        return {one for one in ids if db.execute("SELECT 1 FROM grp WHERE job_id = ?", (one,)).fetchone()}
+
+    return await flow.journal.change(work)
+
+
+def _note_duplicates(db: sqlite3.Connection, group_id: int, jobs: Iterable[JobDetails]) -> None:
+    for job in jobs:
+        new = db.execute(
+            "INSERT OR IGNORE INTO duplicate VALUES (?, ?, ?)",
+            (job.job_id, group_id, job.state.created_timestamp_ms),
+        ).rowcount
+        if new:
+            log(db, group_id, None, "DUPLICATE", job.job_id)
+
+
+async def audit(flow: Flow) -> bool:
+    """Look through the jobs since this run's first try for some of ours that no group owns; they are written down.
+
+    This is the check behind the promise: if the server listed a job later, or took a request later than the grace
+    time allows for, it shows here. That may be long after the run that gave such a request up, or was killed before it
+    came to this, so tries that were given up are looked for by later runs, too, for a day. Returns False when the list
+    could not be walked.
+    """
+    looked_for = (flow.journal.run, flow.server_ms() - _LATEST_MS)
+    first, given_up = await flow.journal.change(
+        lambda db: (
+            db.execute(f"SELECT min(since_ms) FROM grp WHERE {_TRIED} OR {_GIVEN_UP}", looked_for).fetchone()[0],
+            [group_id for (group_id,) in db.execute(f"SELECT id FROM grp WHERE {_GIVEN_UP}", looked_for[1:])],
+        )
+    )
+    if first is None:
+        return True
+
+    async def page(**wanted: int | str) -> list[JobDetails]:
+        return await _page(flow, **wanted)
+
+    # A key makes a second job impossible, and plain names may be anybody's: there only what is newer than our try is.
+    margin_ms = 2000 if flow.keyed else _MARGIN_MS
+    try:
+        async for job in walk(page, since_ms=first - margin_ms):
+            await _audited(flow, job, given_up, margin_ms)
+    except (ListGap, HumebatchError):
+        return False
+    return True
+
+
+async def _audited(flow: Flow, job: JobDetails, given_up: Sequence[int], margin_ms: int) -> None:
+    def work(db: sqlite3.Connection) -> None:
+        if db.execute("SELECT 1 FROM grp WHERE job_id = ?", (job.job_id,)).fetchone() or not job.request.files:
+            return
+        md5 = job.request.files[0].md5sum.lower()
+        rows = db.execute(
+            "SELECT DISTINCT grp FROM attempt WHERE run = ? AND grp IN (SELECT grp FROM file WHERE md5 = ?)",
+            (flow.journal.run, md5),
+        ).fetchall()
+        # The inputs of a group that was given up may be in other groups by now, and have other contents.
+        candidates = [Group.by_id(db, group_id) for group_id in {*given_up, *(row[0] for row in rows)}]
+        sought = [_sought(group, margin_ms) for group in candidates if group.sent is not None]
+        for group_id in owners([job], sought, ()):
+            _note_duplicates(db, group_id, [job])
+
+    await flow.journal.change(work)

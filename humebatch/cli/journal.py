@@ -1,0 +1,60 @@
+"""`humebatch journal`: what a run knows, without changing anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import anyio.to_thread
+import typer
+
+from .._client.ingest.reporting import Entry, shown
+from .options import AsJson
+from .output import emit, say
+
+__all__ = ["show"]
+
+
+async def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The journal of a run.")],
+    state: Annotated[
+        list[str] | None,
+        typer.Option("--state", metavar="STATE", help="Only inputs in this state (DONE, FAILED, …); may be repeated."),
+    ] = None,
+    as_json: AsJson = False,
+) -> int:
+    """Show every input of a run: where it stands, why, and which job measured it. A run may be writing it."""
+
+    def tell(entry: Entry) -> None:
+        if as_json:
+            emit(entry)
+        else:
+            typer.echo(_line(entry))
+
+    bound, report = await anyio.to_thread.run_sync(lambda: shown(file, tell, states=state or ()))
+    if as_json:
+        emit({"bound": bound, "report": report})
+        return 0
+    say(f"server {bound['server']}, key {bound['key']}, models {bound['config']}, results in {bound['out']}")
+    states = f"{report.done} done, {report.failed} failed, {report.parked} parked, {report.open} open"
+    say(f"{report.inputs} files: {states}; {report.jobs} jobs, {report.attempts} submissions")
+    for why, count in sorted(report.failures.items()):
+        say(f"  {count} {why}")
+    return 0
+
+
+def _line(entry: Entry) -> str:
+    why = f"({entry.reason})" if entry.reason else ""
+    words = [f"{entry.state}{why}", _plain(entry.input)]
+    if entry.job:
+        words.append(f"job {entry.job}")
+    if entry.same_as:
+        words.append(f"same as {_plain(entry.same_as)}")
+    if entry.detail:
+        words.append(_plain(entry.detail))
+    return "  ".join(words)
+
+
+def _plain(text: str) -> str:
+    # A name must not be able to break a line, or to write to the terminal.
+    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")
