@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Annotated
@@ -159,6 +160,7 @@ class _Told:
         self._json = as_json
         self._tally = Tally(named=models is not None)
         self._rows: list[Finding] = []
+        self._paths: list[str] = []
 
     async def take(self, outcome: Outcome[str, Ingested]) -> None:
         """One input has ended."""
@@ -169,10 +171,17 @@ class _Told:
             for finding in found:
                 emit(finding)
         elif outcome.value is not None:
-            # As bytes: what reads this opens the files, whatever their names are made of.
-            typer.echo(os.fsencode(self._shown(outcome.value.predictions)))
+            self._saved(self._shown(outcome.value.predictions))
         if self._tally.count <= _SHOWN:
             self._rows += found
+
+    def _saved(self, path: str) -> None:
+        if not sys.stdout.isatty():
+            # As bytes: what reads this opens the files, whatever their names are made of.
+            typer.echo(os.fsencode(path))
+        elif len(self._paths) < _SHOWN:
+            # On a terminal the bar is drawn in the same place.
+            self._paths.append(path)
 
     def _found(self, outcome: Outcome[str, Ingested]) -> list[Finding]:
         if outcome.value is None:
@@ -195,6 +204,8 @@ class _Told:
             emit({"report": report})
         elif self._tally.count <= _SHOWN and self._rows:
             _table(sorted(self._rows, key=lambda one: one.file))
+        for path in sorted(self._paths):
+            typer.echo(os.fsencode(path))
         tally = self._tally
         say(f"{tally.count} files: {tally.whole} measured, {tally.partly} in part, {tally.failed} not")
         say(_sums(report))

@@ -13,6 +13,8 @@ import anyio
 import anyio.to_thread
 
 from ..._transport.files import draft_name, settle
+from ..._wire.message import WireReply, WireRequest
+from ...config import WatchPolicy
 from ...errors import (
     AuthError,
     ConfigError,
@@ -22,11 +24,15 @@ from ...errors import (
     InvalidRequest,
     JobFailed,
     NotFound,
+    RateLimited,
+    ServerError,
+    TransportError,
     WaitTimeout,
 )
 from ...ingestion import InputState, Reason
 from ...jobs import JobDetails
 from ..outcome import Outcome
+from ..watch import BatchJobs, watch
 from . import inputs
 from .flow import Flow
 from .journal import Group
@@ -54,9 +60,28 @@ class Watcher:
     async def run(self) -> None:
         """Until all jobs have ended and there will be no more."""
         flow = self._flow
-        async with flow.client.watch(self._jobs(), timeout=flow.policy.job_deadline) as finished:
+        client = flow.client
+        async with watch(
+            BatchJobs(self._ask, heard=client._board.looked),
+            self._jobs(),
+            policy=WatchPolicy(),
+            clock=client._open.clock,
+            polls=client._limits.polls,
+            timeout=flow.policy.job_deadline,
+        ) as finished:
             async for outcome in finished:
                 await self._ended(outcome)
+
+    async def _ask(self, request: WireRequest) -> WireReply:
+        """As the client asks; the watch has patience for ever, a run has not."""
+        asking = self._flow.asking
+        try:
+            reply = await self._flow.client._ask(request)
+        except (TransportError, ServerError, RateLimited) as error:
+            asking.refused(error)
+            raise
+        asking.fine()
+        return reply
 
     async def _jobs(self) -> AsyncGenerator[str]:
         def submitted(db: sqlite3.Connection) -> list[tuple[int, str]]:
@@ -77,7 +102,7 @@ class Watcher:
         flow.open_jobs = max(0, flow.open_jobs - 1)
         job_id, error = outcome.item, outcome.error
         if error is None:
-            flow.fine()
+            flow.asking.fine()
             await flow.journal.ended(job_id)
             flow.wake()
             return
@@ -138,7 +163,8 @@ class Fetcher:
             results = await self._saved(group, spool)
             await self._tell(await flow.journal.change(lambda db: inputs.stored(db, group.id, results)))
         except NotFound as error:
-            await self._again(group, error, _GONE, Reason.GONE)
+            waits = _GONE if await self._exists(group) else _GONE[:1]
+            await self._again(group, error, waits, Reason.GONE)
         except (DecodeError, InvalidRequest) as error:
             await self._again(group, error, _BROKEN, Reason.BAD_RESULT)
         except (AuthError, ConfigError, DiskError) as error:
@@ -150,6 +176,8 @@ class Fetcher:
                 flow.fail(DiskError(f"{self._out}: {error.strerror or error}; nothing is lost", path=self._out))
         except HumebatchError as error:
             self._later(group, error)
+        except Exception as error:  # noqa: BLE001 - told by whoever iterates
+            flow.fail(error)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_discard, spool)
@@ -164,7 +192,7 @@ class Fetcher:
             await job.save_artifacts(spool)
             await anyio.to_thread.run_sync(_keep_artifacts, spool, os.path.join(self._out, ARTIFACTS), f"{job.id}.zip")
         await job.save_predictions(spool)
-        flow.fine()
+        flow.asking.fine()
         wanted = await flow.journal.change(lambda db: inputs.targets(db, group.id, flow.options.out))
 
         def work() -> list[Stored | NotStored]:
@@ -176,10 +204,21 @@ class Fetcher:
 
         return await anyio.to_thread.run_sync(work)
 
+    async def _exists(self, group: Group) -> bool:
+        """Whether the server knows the job, of which it has no results; as long as it cannot be asked, it does."""
+        assert group.job_id is not None
+        try:
+            await self._flow.client.details(group.job_id)
+        except NotFound:
+            return False
+        except HumebatchError:
+            pass
+        return True
+
     def _later(self, group: Group, error: HumebatchError) -> None:
         flow = self._flow
-        flow.refused(error)
-        self._due[group.id] = flow.now() + max(flow.pause, 1.0)
+        flow.asking.refused(error)
+        self._due[group.id] = flow.now() + max(flow.asking.pause, 1.0)
 
     async def _again(self, group: Group, error: HumebatchError, waits: tuple[float, ...], reason: Reason) -> None:
         """What was answered is no result: it may be one later, but not for ever."""

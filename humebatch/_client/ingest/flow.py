@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 import time
 from collections.abc import Iterable
 from pathlib import Path
@@ -16,20 +15,18 @@ import msgspec
 from ..._wire.message import WireReply
 from ..._wire.pacing import clock_offset
 from ...config import IngestPolicy
-from ...errors import HumebatchError, RateLimited, ServerError, SubmissionUnknown, TransportError
 from ...ingestion import Ingested
 from ..outcome import Outcome
 from .grouping import Grouping
 from .inputs import Ended, outcome
 from .journal import Journal
+from .outage import Outage
 
 if TYPE_CHECKING:
     from ..batch import BatchClient
 
 __all__ = ["Flow", "Options"]
 
-# Between two tries while a server takes nothing, in seconds.
-_FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 # Outcomes that wait to be taken before whoever makes more of them waits.
 _UNREAD = 1000
 
@@ -78,9 +75,9 @@ class Flow:
         self._taken = anyio.Event()
         self._offset = 0.0
         self._event = anyio.Event()
-        self._outage: float | None = None
-        self._failures = 0
-        self._pause_until = 0.0
+        # A server may list and not accept, or the other way round.
+        self.sending = Outage(self.now, self.fail, patience=self.policy.max_outage)
+        self.asking = Outage(self.now, self.fail, patience=self.policy.max_outage)
 
     def heard(self, reply: WireReply) -> None:
         """Set our idea of the server's clock by an answer."""
@@ -174,46 +171,3 @@ class Flow:
         """Nobody listens any more."""
         for stream in (self.outcomes, self.received, self._accepted, self.jobs):
             stream.close()
-
-    # ── a server that takes nothing
-
-    def fine(self) -> None:
-        """The server has taken something."""
-        self._outage, self._failures = None, 0
-
-    def refused(self, error: HumebatchError) -> None:
-        """The server takes nothing just now. After `max_outage` of that the run ends."""
-        now = self.now()
-        if self._outage is None:
-            self._outage = now
-        left = self._outage + self.policy.max_outage - now
-        if left <= 0:
-            self.fail(_of_an_outage(error))
-            return
-        wait = 0.0
-        # What fails during a pause left before it: whatever was sent together counts as one failure.
-        if not self.pause:
-            wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 30)) * (0.5 + random.random() / 2)
-            self._failures += 1
-        asked = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
-        # Whoever asks for more than our patience is asked once more at its end.
-        wait = min(max(wait, asked or 0.0), left)
-        self._pause_until = max(self._pause_until, now + wait)
-
-    @property
-    def pause(self) -> float:
-        """Seconds until the server is asked for something new again."""
-        return max(0.0, self._pause_until - self.now())
-
-
-def _of_an_outage(error: HumebatchError) -> HumebatchError:
-    """What ends the run. Submissions without an answer need nobody's decision: the next run finds out about them."""
-    if not isinstance(error, SubmissionUnknown):
-        return error
-    last = error.earlier[-1] if error.earlier else error.__cause__
-    return TransportError(
-        f"no submission has got an answer for too long ({last}); run again to go on",
-        method=error.method,
-        path=error.path,
-        earlier=error.earlier,
-    )

@@ -158,7 +158,7 @@ def _size(path: bytes) -> int | None:
 
 
 def fetch_again(db: sqlite3.Connection, file_id: int) -> None:
-    """The saved results of an input are gone."""
+    """The saved results of an input are gone: its job has them still, unless that went with its server."""
     group_id, original, state = db.execute(
         "SELECT coalesce(original.grp, file.grp), original.id, original.state FROM file "
         "LEFT JOIN file AS original ON original.id = file.same_as WHERE file.id = ?",
@@ -169,6 +169,13 @@ def fetch_again(db: sqlite3.Connection, file_id: int) -> None:
         return
     if original is not None:
         _stand_alone(db, original, "DONE", only=file_id)
+    if db.execute("SELECT state, reason FROM grp WHERE id = ?", (group_id,)).fetchone() == ("DONE", Reason.GONE):
+        # A server of our own, of which nothing is left: measured again there is no second job of it anywhere.
+        db.execute(
+            "UPDATE file SET state = 'READY', grp = NULL, position = NULL, wire = NULL, saved = NULL WHERE id = ?",
+            (file_id,),
+        )
+        return
     db.execute("UPDATE file SET state = 'GROUPED' WHERE id = ?", (file_id,))
     _reopen(db, group_id)
 

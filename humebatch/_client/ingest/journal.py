@@ -22,7 +22,7 @@ import anyio
 import msgspec
 
 from ...errors import DiskError
-from .schema import Binding, bind, hold, open_journal
+from .schema import Binding, bind, hold, open_journal, unusable
 from .threads import to_its_end
 
 __all__ = ["Group", "Journal", "Sent", "end_attempt", "log", "move", "now_ms"]
@@ -125,10 +125,10 @@ class Journal:
                 _recover(db)
                 run = db.execute("INSERT INTO run (began_ms) VALUES (?)", (now_ms(),)).lastrowid
                 db.execute("COMMIT")
-            except sqlite3.Error as error:
-                raise DiskError(f"journal: {path} cannot be written: {error}", path=str(path)) from error
-            except BaseException:
+            except BaseException as error:
                 db.close()
+                if isinstance(error, sqlite3.Error):
+                    raise unusable(path, error) from error
                 raise
         except BaseException:
             lock.close()
@@ -337,6 +337,7 @@ def _forget_server(db: sqlite3.Connection) -> None:
             "WHERE grp = ? AND state IN ('GROUPED', 'PARKED')",
             (group_id,),
         )
+    db.execute("UPDATE grp SET reason = 'GONE' WHERE state = 'DONE'")
 
 
 def now_ms() -> int:

@@ -288,7 +288,7 @@ class _Run:
         while not flow.over:
             event = flow.event
             if await journal.count("PLANNED") < ahead:
-                rows = await journal.change(lambda db: inputs.to_hash(db, _HASHED))
+                rows = _portion(await journal.change(lambda db: inputs.to_hash(db, _HASHED)), flow.policy.group_bytes)
                 if rows:
                     results = await self._hashed(rows)
                     await flow.tell(await journal.change(lambda db: self._grouped(db, results)))  # noqa: B023
@@ -322,6 +322,16 @@ class _Run:
             for files in visits:
                 group.start_soon(visit, files)
         return sorted(results, key=lambda one: one[0])
+
+
+def _portion(rows: list[tuple[int, bytes, int]], most: int) -> list[tuple[int, bytes, int]]:
+    """The first of them that make a group by their bytes: it is sent while the next ones are hashed."""
+    total = 0
+    for number, (_, _, size) in enumerate(rows, 1):
+        total += size
+        if total >= most and number >= _HASHERS:
+            return rows[:number]
+    return rows
 
 
 def _visits(rows: list[tuple[int, bytes, int]]) -> Iterator[list[tuple[int, bytes]]]:

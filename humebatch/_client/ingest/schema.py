@@ -8,6 +8,7 @@ key itself is never in it, only a keyed hash that tells whether it is the same.
 from __future__ import annotations
 
 import datetime as dt
+import errno
 import fcntl
 import hashlib
 import hmac
@@ -23,7 +24,7 @@ import msgspec
 from ...config import Secret
 from ...errors import ConfigError, DiskError
 
-__all__ = ["Binding", "bind", "hold", "on_network", "open_journal", "readable"]
+__all__ = ["Binding", "bind", "hold", "on_network", "open_journal", "readable", "unusable"]
 
 _VERSION_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -127,7 +128,7 @@ def hold(path: Path) -> IO[str]:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_name(path.name + ".lock"), "a+", opener=_private)  # noqa: SIM115 - held while we run
     except OSError as error:
-        raise ConfigError(f"journal: {path} cannot be used: {error.strerror}", field="journal") from error
+        raise _refused(path, error) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
@@ -136,10 +137,19 @@ def hold(path: Path) -> IO[str]:
         lock.close()
         raise ConfigError(f"journal: {path} is in use by {holder}", field="journal") from error
     since = dt.datetime.now().astimezone().isoformat(timespec="seconds")
-    lock.truncate(0)
-    lock.write(f"process {os.getpid()} on {socket.gethostname()} since {since}\n")
-    lock.flush()
+    try:
+        os.truncate(lock.fileno(), 0)
+        os.write(lock.fileno(), f"process {os.getpid()} on {socket.gethostname()} since {since}\n".encode())
+    except OSError as error:
+        lock.close()
+        raise _refused(path, error) from error
     return lock
+
+
+def _refused(path: Path, error: OSError) -> ConfigError | DiskError:
+    if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        return DiskError(f"journal: {path} cannot be written: {error.strerror}", path=str(path))
+    return ConfigError(f"journal: {path} cannot be used: {error.strerror}", field="journal")
 
 
 def _private(path: str, flags: int) -> int:
@@ -162,17 +172,20 @@ def open_journal(path: Path) -> sqlite3.Connection:
         if not path.exists():
             path.touch(0o600)
         db = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-    except (OSError, sqlite3.Error) as error:
-        raise ConfigError(f"journal: {path} cannot be used: {error}", field="journal") from error
+    except OSError as error:
+        raise _refused(path, error) from error
+    except sqlite3.Error as error:
+        raise unusable(path, error) from error
     try:
+        # Before the first setting that is written into the file, which may be somebody else's.
+        _check(db, path)
         for pragma in ("journal_mode=WAL", "synchronous=FULL", "busy_timeout=5000", "trusted_schema=OFF"):
             db.execute(f"PRAGMA {pragma}")
-        _check(db, path)
         _migrate(db, path)
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         raise
     return db
 
@@ -192,7 +205,7 @@ def readable(path: Path) -> sqlite3.Connection:
     except BaseException as error:
         db.close()
         if isinstance(error, sqlite3.Error):
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         raise
     if version != len(_STEPS):
         db.close()
@@ -204,7 +217,8 @@ def _quoted(path: Path) -> str:
     return "".join(f"%{ord(one):02x}" if one in "%?#" else one for one in os.fspath(path.resolve()))
 
 
-def _unusable(path: Path, error: sqlite3.Error) -> ConfigError | DiskError:
+def unusable(path: Path, error: sqlite3.Error) -> ConfigError | DiskError:
+    """What it means that SQLite cannot use the journal: a disk that takes nothing, or a file that is no journal."""
     full = error.sqlite_errorcode & 0xFF if hasattr(error, "sqlite_errorcode") else 0
     if full in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_READONLY):
         return DiskError(f"journal: {path} cannot be written: {error}", path=str(path))

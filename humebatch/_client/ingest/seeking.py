@@ -33,8 +33,6 @@ _APART = 10.0
 _GAPS = 3
 # Nothing on the way holds on to a request for longer.
 _LATEST_MS = 24 * 3600 * 1000
-_TRIED = "id IN (SELECT grp FROM attempt WHERE run = ?)"
-_GIVEN_UP = "since_ms >= ? AND id IN (SELECT grp FROM attempt WHERE state = 'ABSENT')"
 _AT_A_TIME = 500
 
 
@@ -93,24 +91,22 @@ class Seeker:
         self._looks += 1
         sought = [_sought(group, _MARGIN_MS) for group in groups if group.sent is not None]
         try:
-            jobs = await _listed(flow, sought)
+            jobs, gap = await _listed(flow, sought)
         except (AuthError, ConfigError):
             raise
-        except ListGap as error:
-            await self._blind(groups, str(error))
-            return
         except HumebatchError as error:
-            flow.refused(error)
+            flow.asking.refused(error)
             return
-        flow.fine()
+        flow.asking.fine()
         claimed = await claimed_of(flow, jobs)
         found = owners(jobs, sought, claimed)
         for group in groups:
-            mine = found.get(group.id, [])
-            if mine:
+            if mine := found.get(group.id):
                 await self._adopt(group, mine)
-            else:
+            elif not gap:
                 await self._missing(group)
+        if gap:
+            await self._blind([group for group in groups if group.id not in found], gap)
 
     async def _adopt(self, group: Group, jobs: Sequence[JobDetails]) -> None:
         flow = self._flow
@@ -180,19 +176,22 @@ async def _page(flow: Flow, **wanted: int | str) -> list[JobDetails]:
     return codec.decode_jobs(reply.body)
 
 
-async def _listed(flow: Flow, sought: Sequence[Sought]) -> list[JobDetails]:
-    """Jobs of the list that have a content that is sought; the others are forgotten at once."""
+async def _listed(flow: Flow, sought: Sequence[Sought]) -> tuple[list[JobDetails], str]:
+    """Jobs of the list that have a content that is sought, and why there may be others that it does not show."""
     contents = {md5 for one in sought for md5 in one.md5sums}
     since_ms = min((one.since_ms for one in sought), default=0)
+    jobs: list[JobDetails] = []
 
     async def page(**wanted: int | str) -> list[JobDetails]:
         return await _page(flow, **wanted)
 
-    return [
-        job
-        async for job in walk(page, since_ms=since_ms)
-        if any(file.md5sum.lower() in contents for file in job.request.files)
-    ]
+    try:
+        async for job in walk(page, since_ms=since_ms):
+            if any(file.md5sum.lower() in contents for file in job.request.files):
+                jobs.append(job)  # noqa: PERF401 - what came before a gap counts
+    except ListGap as gap:
+        return jobs, str(gap)
+    return jobs, ""
 
 
 async def claimed_of(flow: Flow, jobs: Iterable[JobDetails]) -> set[str]:
@@ -223,13 +222,16 @@ async def audit(flow: Flow) -> bool:
     came to this, so tries that were given up are looked for by later runs, too, for a day. Returns False when the list
     could not be walked.
     """
-    looked_for = (flow.journal.run, flow.server_ms() - _LATEST_MS)
-    first, given_up = await flow.journal.change(
-        lambda db: (
-            db.execute(f"SELECT min(since_ms) FROM grp WHERE {_TRIED} OR {_GIVEN_UP}", looked_for).fetchone()[0],
-            [group_id for (group_id,) in db.execute(f"SELECT id FROM grp WHERE {_GIVEN_UP}", looked_for[1:])],
-        )
-    )
+    run, earliest = flow.journal.run, flow.server_ms() - _LATEST_MS
+
+    def tries(db: sqlite3.Connection) -> tuple[int | None, list[int]]:
+        ours = "SELECT min(since_ms) FROM grp WHERE id IN (SELECT grp FROM attempt WHERE run = ?)"
+        lost = "SELECT DISTINCT grp.id, since_ms FROM attempt JOIN grp ON grp.id = grp WHERE attempt.state = 'ABSENT'"
+        given_up = {group_id: since for group_id, since in db.execute(lost) if since >= earliest}
+        begun = [since for (since,) in db.execute(ours, (run,)) if since is not None]
+        return min([*begun, *given_up.values()], default=None), list(given_up)
+
+    first, given_up = await flow.journal.change(tries)
     if first is None:
         return True
 
@@ -257,7 +259,9 @@ async def _audited(flow: Flow, job: JobDetails, given_up: Sequence[int], margin_
         ).fetchall()
         # The inputs of a group that was given up may be in other groups by now, and have other contents.
         candidates = [Group.by_id(db, group_id) for group_id in {*given_up, *(row[0] for row in rows)}]
-        sought = [_sought(group, margin_ms) for group in candidates if group.sent is not None]
+        # Whoever has no job yet may have this one: the next run finds out.
+        decided = [group for group in candidates if group.job_id or group.state not in ("UNKNOWN", "PARKED")]
+        sought = [_sought(group, margin_ms) for group in decided if group.sent is not None]
         for group_id in owners([job], sought, ()):
             _note_duplicates(db, group_id, [job])
 

@@ -21,7 +21,6 @@ from ...errors import (
     ApiError,
     AuthError,
     ConfigError,
-    DiskError,
     HumebatchError,
     InvalidRequest,
     NotFound,
@@ -50,6 +49,8 @@ _HOPELESS = 3
 # Said before all of it was there: an earlier try with its key is still being received, or somebody is tired of waiting.
 _LATER = frozenset({408, 409, 425})
 _BACKOFF = 60.0
+# So many groups without an answer that have to be looked for: the next ones would get none either.
+_DOUBTS = 32
 _body = msgspec.json.Decoder(wire.RequestBody)
 
 
@@ -76,7 +77,7 @@ class Sender:
         most = flow.client._limits.uploads
         while not flow.over:
             event = flow.event
-            wait: float | None = flow.pause or None
+            wait: float | None = flow.sending.pause or None
             if not wait:
                 free = min(most, flow.policy.open_jobs - flow.open_jobs) - len(self._claimed)
                 if free > 0:
@@ -90,9 +91,10 @@ class Sender:
         """Groups to be sent now, and the seconds until the next one is due."""
         now = self._flow.now()
         doubtful = await self._journal.groups("UNKNOWN", limit=1000)
+        sought = sum(not repeatable(self._flow, group) for group in doubtful)
         again = [group for group in doubtful if group.id not in self._claimed and repeatable(self._flow, group)]
         due = [group for group in again if self._due.get(group.id, 0.0) <= now]
-        if len(due) < free:
+        if len(due) < free and sought < _DOUBTS:
             planned = await self._journal.groups("PLANNED", limit=free + len(self._claimed))
             due += [group for group in planned if group.id not in self._claimed]
         later = [self._due[group.id] - now for group in again if self._due.get(group.id, 0.0) > now]
@@ -101,7 +103,7 @@ class Sender:
     async def _send(self, group: Group) -> None:
         try:
             await self._try(group)
-        except DiskError as error:
+        except Exception as error:  # noqa: BLE001 - told by whoever iterates
             self._flow.fail(error)
         finally:
             self._claimed.discard(group.id)
@@ -116,7 +118,7 @@ class Sender:
         except SubmissionUnknown as error:
             await journal.unknown(group.id, str(error))
             self._put_off(group)
-            flow.refused(error)
+            flow.sending.refused(error)
         except SourceError as error:
             path, words = os.fsencode(error.path), str(error)
             await journal.change(lambda db: grouping.set_aside(db, group, path, detail=words))
@@ -125,16 +127,16 @@ class Sender:
             flow.fail(error)
         except (RateLimited, StorageFull, ServerError) as error:
             await attempt.back(again, error)
-            flow.refused(error)
+            flow.sending.refused(error)
         except ApiError as error:
             if error.status in _LATER:
                 await attempt.back(again, error)
-                flow.refused(error)
+                flow.sending.refused(error)
             else:
                 await self._no(group, attempt, error)
         except TransportError as error:
             await attempt.back(again, error)
-            flow.refused(error)
+            flow.sending.refused(error)
         except BaseException as error:
             # Cancelled, or a fault of ours: what is known is written down, whatever comes after.
             with anyio.CancelScope(shield=True):
@@ -153,7 +155,7 @@ class Sender:
             self._put_off(group)
             return
         self._accepted = True
-        self._flow.fine()
+        self._flow.sending.fine()
         self._flow.accepted(job_id)
 
     async def _no(self, group: Group, attempt: _Attempt, error: ApiError) -> None:
