@@ -43,6 +43,8 @@ __all__ = ["ARTIFACTS", "Fetcher", "Watcher"]
 ARTIFACTS = "artifacts"
 """The folder for the ZIPs of jobs, below the output folder."""
 
+# A run of a few small files is over in no time: it must not wait for the first looks at its jobs.
+_QUICK = WatchPolicy(quickest=0.5)
 _AT_ONCE = 4
 _COPIES = 100
 # Results that are not there although the job has completed may come yet; seconds between the looks, ten minutes in all.
@@ -64,7 +66,7 @@ class Watcher:
         async with watch(
             BatchJobs(self._ask, heard=client._board.looked),
             self._jobs(),
-            policy=WatchPolicy(),
+            policy=_QUICK,
             clock=client._open.clock,
             polls=client._limits.polls,
             timeout=flow.policy.job_deadline,

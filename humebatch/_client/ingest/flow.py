@@ -68,6 +68,7 @@ class Flow:
         self.failure: Exception | None = None
         self.open_jobs = 0
         self.loops = anyio.CancelScope()
+        self.auditing = anyio.CancelScope()
         self.flights: anyio.abc.TaskGroup
         # Without bounds, so that what has ended is told although whoever tells it is stopped; `tell` keeps them small.
         self.outcomes, self.received = anyio.create_memory_object_stream[Outcome[str, Ingested]](math.inf)
@@ -160,6 +161,7 @@ class Flow:
             self.stopped = True
         self.finish()
         self.loops.cancel()
+        self.auditing.cancel()
 
     def finish(self) -> None:
         """There is nothing more to begin."""

@@ -42,7 +42,8 @@ class Outage:
         if not self.pause:
             wait = min(_LONGEST_PAUSE, _FIRST_PAUSE * 2.0 ** min(self._failures, 30)) * (0.5 + random.random() / 2)
             self._failures += 1
-        asked = error.retry_after if isinstance(error, (RateLimited, ServerError)) else None
+        said = _last(error)
+        asked = said.retry_after if isinstance(said, (RateLimited, ServerError)) else None
         # Whoever asks for more than our patience is asked once more at its end.
         wait = min(max(wait, asked or 0.0), left)
         self._pause_until = max(self._pause_until, now + wait)
@@ -53,16 +54,20 @@ class Outage:
         return max(0.0, self._pause_until - self._now())
 
 
+def _last(error: HumebatchError) -> BaseException | None:
+    """What was answered or failed last, behind a submission whose fate is unknown."""
+    if not isinstance(error, SubmissionUnknown):
+        return error
+    return error.earlier[-1] if error.earlier else error.__cause__
+
+
 def _of_an_outage(error: HumebatchError) -> HumebatchError:
     """What ends the run. Submissions without an answer need nobody's decision: the next run finds out about them."""
-    if isinstance(error, SubmissionUnknown):
-        last: BaseException | None = error.earlier[-1] if error.earlier else error.__cause__
-    elif type(error) is ApiError:  # 408, 409: a no for now only, whose class does not say so
-        last = error
-    else:
+    # ApiError itself: 408, 409, a no for now only, whose class does not say so.
+    if not isinstance(error, SubmissionUnknown) and type(error) is not ApiError:
         return error
     return TransportError(
-        f"no submission has been answered for too long ({last}); run again to go on",
+        f"no submission has been answered for too long ({_last(error)}); run again to go on",
         method=error.method,
         path=error.path,
         earlier=(error,),

@@ -7,6 +7,7 @@ it, and wakes the others. So a run that was killed is taken up by the same parts
 from __future__ import annotations
 
 import contextlib
+import errno
 import itertools
 import os
 import sqlite3
@@ -22,7 +23,7 @@ from msgspec import UNSET, UnsetType
 from ..._wire import batch as wire
 from ..._wire import codec
 from ...config import IngestPolicy
-from ...errors import ConfigError, DecodeError, NotFound
+from ...errors import ConfigError, DecodeError, DiskError, NotFound
 from ...ingestion import Ingested, IngestReport
 from ...jobs import Models, Submission, Transcription
 from ..outcome import Outcome
@@ -147,7 +148,11 @@ async def ingest(
         found = scan(paths, out=options.out, include=options.include, exclude=options.exclude, beside=beside)
         _prepare(options.out)
         binding = Binding(server=server, key=key, config=config, out=os.fsdecode(os.path.realpath(options.out)))
-        return found, Journal.open(options.journal, binding, rebind=rebind)
+        opened = Journal.open(options.journal, binding, rebind=rebind)
+        # Not earlier: they may be those of the run that holds the journal.
+        with contextlib.suppress(OSError):
+            sweep_parts(options.out)
+        return found, opened
 
     def give_up(begun: tuple[Generator[Found], Journal]) -> None:
         begun[0].close()
@@ -204,7 +209,6 @@ def _prepare(folder: bytes) -> None:
     shown = os.fsdecode(folder)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
-        sweep_parts(folder)
         with tempfile.TemporaryFile(dir=shown):
             pass
     except OSError as error:
@@ -256,13 +260,15 @@ class _Run:
         try:
             await part()
         except Exception as error:  # noqa: BLE001 - told by whoever iterates
-            self._flow.fail(error)
+            self._flow.fail(_told(error))
 
     async def _close(self) -> None:
         """The audit, the index and the report."""
         flow = self._flow
         try:
-            audited = not flow.stopped and flow.failure is None and await audit(flow)
+            audited = False
+            with flow.auditing:
+                audited = not flow.stopped and flow.failure is None and await audit(flow)
             await flow.journal.change(lambda db: write_index(db, flow.options.out))
             self.ingest.final = await _report(flow, audited=audited)
             await flow.journal.closed()
@@ -332,6 +338,18 @@ def _portion(rows: list[tuple[int, bytes, int]], most: int) -> list[tuple[int, b
         if total >= most and number >= _HASHERS:
             return rows[:number]
     return rows
+
+
+def _told(error: Exception) -> Exception:
+    """What ended a part, out of its task group; what this machine has run out of is no fault of any input."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+        return error
+    path = os.fsdecode(error.filename or "")
+    told = DiskError(f"{path}: {error.strerror}; nothing is lost", path=path)
+    told.__cause__ = error
+    return told
 
 
 def _visits(rows: list[tuple[int, bytes, int]]) -> Iterator[list[tuple[int, bytes]]]:
