@@ -13,12 +13,11 @@ import msgspec
 from ..._transport.reading import reason
 from ...ingestion import Reason
 
-__all__ = ["Hashed", "Unusable", "hash_file", "unusable"]
+__all__ = ["Hashed", "Unusable", "hash_file", "ran_out", "unusable"]
 
 _PIECE = 1 << 20
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
-# Of this process or machine, not of the file: no verdict on it may come from them.
-_NOT_ITS_FAULT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
+_RAN_OUT = {errno.EMFILE, errno.ENFILE, errno.ENOMEM}
 
 
 class Hashed(msgspec.Struct, frozen=True):
@@ -40,6 +39,11 @@ class Unusable(Exception):
         self.detail = detail
 
 
+def ran_out(error: BaseException | None) -> bool:
+    """Whether this process or machine has run out of something: no verdict on a file may come from that."""
+    return isinstance(error, OSError) and error.errno in _RAN_OUT
+
+
 def unusable(error: OSError | ValueError) -> Unusable:
     """What an error of the operating system says about a file.
 
@@ -47,7 +51,7 @@ def unusable(error: OSError | ValueError) -> Unusable:
     """
     if not isinstance(error, OSError):
         return Unusable(Reason.MISSING, "no file can have this name")  # NUL in it: refused before any system call
-    if error.errno in _NOT_ITS_FAULT:
+    if ran_out(error):
         raise error
     if error.errno in _NOT_THERE:
         return Unusable(Reason.MISSING, "no such file or folder")

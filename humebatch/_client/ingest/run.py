@@ -7,7 +7,6 @@ it, and wakes the others. So a run that was killed is taken up by the same parts
 from __future__ import annotations
 
 import contextlib
-import errno
 import itertools
 import os
 import sqlite3
@@ -31,7 +30,7 @@ from . import inputs
 from .fetching import Fetcher, Watcher
 from .flow import Flow, Options
 from .grouping import drop_plans, group_inputs
-from .hashing import Hashed, Unusable, hash_file
+from .hashing import Hashed, Unusable, hash_file, ran_out
 from .journal import Journal
 from .reporting import report, write_index
 from .scan import AnyPath, Found, scan
@@ -344,7 +343,7 @@ def _told(error: Exception) -> Exception:
     """What ended a part, out of its task group; what this machine has run out of is no fault of any input."""
     while isinstance(error, ExceptionGroup):
         error = error.exceptions[0]
-    if not isinstance(error, OSError) or error.errno not in (errno.EMFILE, errno.ENFILE, errno.ENOMEM):
+    if not isinstance(error, OSError) or not ran_out(error):
         return error
     path = os.fsdecode(error.filename or "")
     told = DiskError(f"{path}: {error.strerror}; nothing is lost", path=path)

@@ -21,6 +21,7 @@ from ...errors import (
     ApiError,
     AuthError,
     ConfigError,
+    DiskError,
     HumebatchError,
     InvalidRequest,
     NotFound,
@@ -37,6 +38,7 @@ from ...jobs import Submission
 from ..progress import may_be_a_job
 from . import grouping, inputs
 from .flow import Flow
+from .hashing import ran_out
 from .journal import Group, Sent
 
 __all__ = ["KEPT_MS", "Sender", "asked"]
@@ -120,6 +122,9 @@ class Sender:
             self._put_off(group)
             flow.sending.refused(error)
         except SourceError as error:
+            if ran_out(error.__cause__):
+                await attempt.back(again, error)
+                raise DiskError(f"{error}; nothing is lost", path=error.path) from error
             path, words = os.fsencode(error.path), str(error)
             await journal.change(lambda db: grouping.set_aside(db, group, path, detail=words))
         except (AuthError, ConfigError) as error:
