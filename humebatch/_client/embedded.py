@@ -21,6 +21,7 @@ import anyio.to_thread
 import msgspec
 from anyio.streams.buffered import BufferedByteReceiveStream
 
+from .._transport.files import private
 from ..config import API_KEY_VARIABLE, Secret
 from ..errors import ConnectFailed
 
@@ -56,7 +57,7 @@ class _Home:
         """The key of every server over this folder: a key sees its own jobs only, so it is kept with them."""
         path = Path(self.data, _KEY_FILE)
         path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
-        with contextlib.suppress(FileExistsError), open(path, "x", opener=_private) as file:
+        with contextlib.suppress(FileExistsError), open(path, "x", opener=private) as file:
             file.write(secrets.token_urlsafe(24))
         key = path.read_text()
         if not key:  # an empty one would make a server that is open to everybody on this machine
@@ -71,10 +72,6 @@ class _Home:
         self.stderr.close()
         if self._folder is not None:
             self._folder.cleanup()
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 async def _shielded(clean: Callable[[], None]) -> None:

@@ -19,7 +19,7 @@ import anyio.to_thread
 
 from ..errors import ConfigError
 
-__all__ = ["draft_name", "is_draft", "save_atomically", "settle", "sync_folder"]
+__all__ = ["draft_name", "is_draft", "private", "save_atomically", "settle", "sync_folder"]
 
 _Path = str | bytes | os.PathLike[str]
 _BEGIN, _END = ".humebatch-", ".part"
@@ -29,7 +29,7 @@ _BEGIN, _END = ".humebatch-", ".part"
 async def _opened(path: str | os.PathLike[str], mode: Literal["rb", "xb"]) -> AsyncIterator[Any]:
     # `aiofiles.open` as a block loses the file if it is cancelled while a thread opens or closes it: it
     # stays open, and a draft would appear after it was discarded.
-    opening = asyncio.ensure_future(aiofiles.open(path, mode, opener=_private))
+    opening = asyncio.ensure_future(aiofiles.open(path, mode, opener=private))
     try:
         file = await asyncio.shield(opening)
     except asyncio.CancelledError:
@@ -77,7 +77,8 @@ def _discard(draft: Path) -> None:
     draft.unlink(missing_ok=True)
 
 
-def _private(path: str, flags: int) -> int:
+def private(path: str, flags: int) -> int:
+    """An `opener` for files that only their owner may read: what is in them is about people."""
     return os.open(path, flags, 0o600)
 
 

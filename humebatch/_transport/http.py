@@ -7,6 +7,7 @@ not travel to another host. Cancellation passes through untouched.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import random
@@ -276,7 +277,9 @@ class Transport:
                 if pause is not None:
                     lane.hold(pause)
                 if 200 <= reply.status < 300:
-                    return await consume(reply)
+                    # An answer that trickles would never end; those that may be long have no such bound.
+                    async with asyncio.timeout(self._timeouts.answer if request.creates else None):
+                        return await consume(reply)
                 if reply.status == 429:
                     self.stats.rate_limited += 1
                 raise self._service.refusal(request, self._without_key(await self._read(reply)))

@@ -528,6 +528,21 @@ async def test_a_submission_sent_whole_is_never_sent_again(script: Script, tmp_p
     assert caught.value.attempts == 1
 
 
+async def test_a_submission_whose_answer_trickles_is_unknown() -> None:
+    async def trickling(exchange: Exchange) -> None:
+        await exchange.read_all()
+        await exchange.send(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        with contextlib.suppress(ConnectionError):
+            for _ in range(500):
+                await exchange.send(b" ")  # each piece well within the time between two pieces
+                await asyncio.sleep(0.01)
+
+    async with ScriptedServer(trickling) as server, client_on(server, timeouts=hb.Timeouts(answer=0.2)) as client:
+        with pytest.raises(hb.SubmissionUnknown, match="did not answer in time"):
+            await client.submit(TEXT)
+        assert client.stats.requests == 1
+
+
 async def test_a_submission_whose_answer_does_not_come_is_never_sent_again() -> None:
     async with ScriptedServer(silent, accepting) as server:
         async with client_on(server, timeouts=hb.Timeouts(answer=0.05)) as client:

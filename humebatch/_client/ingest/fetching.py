@@ -12,7 +12,7 @@ from pathlib import Path
 import anyio
 import anyio.to_thread
 
-from ..._transport.files import draft_name, settle
+from ..._transport.files import draft_name, private, settle
 from ..._wire.message import WireReply, WireRequest
 from ...config import WatchPolicy
 from ...errors import (
@@ -264,7 +264,7 @@ class Fetcher:
         # A copy of our own: somebody may cut the file short while it is mapped.
         spool = os.path.join(self._out, draft_name())
         try:
-            with open(saved, "rb") as source, open(spool, "xb", opener=_private) as copy:
+            with open(saved, "rb") as source, open(spool, "xb", opener=private) as copy:
                 shutil.copyfileobj(source, copy)
             sweep_parts(target.folder)
             return store(spool, [target])
@@ -277,10 +277,6 @@ def _keep_artifacts(spool: str, folder: str, name: str) -> None:
     check_zip(spool)
     os.makedirs(folder, mode=0o700, exist_ok=True)
     settle(Path(spool), Path(folder, name))
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def _discard(path: str) -> None:

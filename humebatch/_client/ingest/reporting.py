@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from ..._transport.files import draft_name, settle
+from ..._transport.files import draft_name, private, settle
 from ...errors import DiskError
 from ...ingestion import IngestReport
 from .inputs import RESULT
@@ -126,7 +126,7 @@ def write_index(db: sqlite3.Connection, out: bytes) -> None:
     target = Path(os.fsdecode(out), INDEX)
     draft = target.with_name(draft_name())
     try:
-        with open(draft, "xb", opener=_private) as file:
+        with open(draft, "xb", opener=private) as file:
             for entry in entries(db):
                 file.write(msgspec.json.encode(entry) + b"\n")
             file.flush()
@@ -136,7 +136,3 @@ def write_index(db: sqlite3.Connection, out: bytes) -> None:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
         raise DiskError(f"{target}: {error.strerror or error}", path=str(target)) from error
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)

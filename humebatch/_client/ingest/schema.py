@@ -21,6 +21,7 @@ from typing import IO
 
 import msgspec
 
+from ..._transport.files import private
 from ...config import Secret
 from ...errors import ConfigError, DiskError
 
@@ -126,7 +127,7 @@ def hold(path: Path) -> IO[str]:
     """Lock the journal for this process. Raises `ConfigError` naming who holds it."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_name(path.name + ".lock"), "a+", opener=_private)  # noqa: SIM115 - held while we run
+        lock = open(path.with_name(path.name + ".lock"), "a+", opener=private)  # noqa: SIM115 - held while we run
     except OSError as error:
         raise _refused(path, error) from error
     try:
@@ -150,10 +151,6 @@ def _refused(path: Path, error: OSError) -> ConfigError | DiskError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return DiskError(f"journal: {path} cannot be written: {error.strerror}", path=str(path))
     return ConfigError(f"journal: {path} cannot be used: {error.strerror}", field="journal")
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
 
 
 def open_journal(path: Path) -> sqlite3.Connection:
