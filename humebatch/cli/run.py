@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -167,11 +167,12 @@ class _Told:
         found = await anyio.to_thread.run_sync(self._found, outcome)
         if self._tally.take(found):
             self.codes.append(1)
-        if self._json:
-            for finding in found:
-                emit(finding)
-        elif outcome.value is not None:
-            self._saved(self._shown(outcome.value.predictions))
+        with _reader_may_leave():
+            if self._json:
+                for finding in found:
+                    emit(finding)
+            elif outcome.value is not None:
+                self._saved(self._shown(outcome.value.predictions))
         if self._tally.count <= _SHOWN:
             self._rows += found
 
@@ -201,7 +202,8 @@ class _Told:
     def close(self, report: IngestReport, *, stopped: bool) -> None:
         """The table and the sums."""
         if self._json:
-            emit({"report": report})
+            with _reader_may_leave():
+                emit({"report": report})
         elif self._tally.count <= _SHOWN and self._rows:
             _table(sorted(self._rows, key=lambda one: one.file))
         for path in sorted(self._paths):
@@ -215,6 +217,16 @@ class _Told:
             say(f"Jobs that the server has made of our files a second time: {', '.join(report.duplicates)}")
         if stopped:
             say(f"Stopped; {report.open} files are not finished. Run the same command again to go on.")
+
+
+@contextlib.contextmanager
+def _reader_may_leave() -> Iterator[None]:
+    """What is printed is read at once; if nobody reads any more, the run goes on all the same."""
+    try:
+        yield
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _code(error: InputFailed) -> int:

@@ -152,6 +152,23 @@ def test_artifacts_are_saved_by_job_and_not_unpacked(tmp_path: Path, remote: dic
         assert opened.namelist()
 
 
+@pytest.mark.parametrize("more", ["", "--json"])
+def test_a_reader_that_goes_away_does_not_end_the_run(tmp_path: Path, remote: dict[str, str], more: str) -> None:
+    texts(tmp_path, *(f"in/{number:03}.txt" for number in range(60)))
+    command = f"{sys.executable} -m humebatch run in --models language --out out --files-per-job 5 {more}"
+    done = subprocess.run(
+        ["bash", "-c", f"{command} | head -1; exit ${{PIPESTATUS[0]}}"],
+        cwd=tmp_path,
+        env={**os.environ, "LC_ALL": "C", "NO_COLOR": "1", **remote},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
+    assert len(list((tmp_path / "out").rglob("predictions.json"))) == 60
+
+
 def test_nothing_to_measure(tmp_path: Path, remote: dict[str, str]) -> None:
     (tmp_path / "in").mkdir()
     ran = run(tmp_path, remote)

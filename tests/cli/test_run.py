@@ -68,10 +68,15 @@ def test_one_strange_source_leaves_the_others(tmp_path: Path) -> None:
 
 def test_results_that_cannot_be_saved_are_an_error_of_their_file(tmp_path: Path, remote: dict[str, str]) -> None:
     texts(tmp_path, "a.txt", "b.txt", "out/a.txt")
-    ran = humebatch("run", "a.txt", "b.txt", "--models", "language", "--out", "out", cwd=tmp_path, **remote)
+    arguments = ("run", "a.txt", "b.txt", "--models", "language", "--out", "out")
+    ran = humebatch(*arguments, cwd=tmp_path, **remote)
     assert ran.code == 1
     assert ran.out == "out/b.txt/predictions.json\n"
     assert "2 files: 1 measured, 0 in part, 1 not" in ran.err
+    (tmp_path / "out" / "a.txt").unlink()
+    again = humebatch(*arguments, "--retry-failed", cwd=tmp_path, **remote)
+    assert again.code == 0
+    assert "; 1 jobs; 0 bytes sent" in again.err, "what was measured is not measured again"
 
 
 def test_results_are_their_owners_and_nothing_else_is_left(tmp_path: Path, remote: dict[str, str]) -> None:

@@ -98,6 +98,6 @@ def check(
         assert key not in said
         for kept in (journal, journal.with_name(journal.name + "-wal"), journal.with_name(journal.name + ".lock")):
             assert not kept.exists() or key.encode() not in kept.read_bytes()
-        for path in out.rglob("*"):
-            assert not path.is_file() or key.encode() not in path.read_bytes()
+        for found in out.rglob("*"):
+            assert not found.is_file() or key.encode() not in found.read_bytes()
     return told

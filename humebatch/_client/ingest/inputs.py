@@ -120,6 +120,11 @@ def take(db: sqlite3.Connection, run: int, found: Iterable[Found], *, out: bytes
             if not (state == "DONE" and one.reason is Reason.MISSING) and (state, reason) != ("FAILED", one.reason):
                 _fail(db, file_id, one.reason, one.detail)
                 _promote(db, file_id)
+        elif facts == [one.size, one.mtime_ns, one.dev, one.ino] and retry and reason == Reason.NOT_SAVED:
+            # It is measured: only its results have no place yet.
+            db.execute("UPDATE file SET reason = NULL, detail = NULL WHERE id = ?", (file_id,))
+            fetch_again(db, file_id)
+            continue
         elif facts != [one.size, one.mtime_ns, one.dev, one.ino] or (state == "FAILED" and retry):
             db.execute(
                 "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, changes = 0 WHERE id = ?", (file_id,)

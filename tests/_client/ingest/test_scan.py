@@ -426,7 +426,7 @@ def test_a_wide_folder_is_streamed_and_closed(here: Path) -> None:
     seen = scan("in", out="../out")
     next(seen)
     assert open_files() == before + 1
-    seen.close()  # type: ignore[attr-defined]
+    seen.close()
     assert open_files() == before
 
 
