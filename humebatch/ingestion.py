@@ -73,8 +73,8 @@ class IngestReport(msgspec.Struct, frozen=True, kw_only=True):
     of this run, repeats included. `jobs`: accepted over all runs. `attempts`: submissions begun over all runs,
     `resent`: those of them that were not the first of their group. `retries`: requests that this run sent again.
     `duplicates`: ids of jobs that the server has of ours beside the one that each group owns. `audited`: whether
-    the job list was looked through for them, from this run's first submission on, and for a day from those on that were
-    given up. `saved`: bytes of predictions.
+    the job list was looked through for them, from the first submission on since the last run that did so, and for a day
+    from those on that were given up. `saved`: bytes of predictions.
     """
 
     inputs: int

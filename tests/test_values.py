@@ -568,6 +568,8 @@ FIRST_TRY = errors.ConnectFailed("refused", **LINE)
 RAISED: dict[type[errors.HumebatchError], dict[str, Any]] = {
     errors.HumebatchError: {},
     errors.ConfigError: {"field": "models.face.fps_pred"},
+    errors.DiskError: {"path": "run.db"},
+    errors.InputFailed: {"path": "a.wav", "state": "FAILED", "reason": "GONE", "job_id": "1"},
     errors.SourceError: {"path": "a.wav"},
     errors.TransportError: {**LINE, "earlier": (FIRST_TRY,)},
     errors.ConnectFailed: LINE,

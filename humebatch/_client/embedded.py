@@ -34,7 +34,10 @@ _KEY_FILE = "embedded.key"
 
 
 class Embedded(msgspec.Struct, frozen=True):
-    """Where the child listens, the key that it takes, and the same `identity` for all servers over the same data."""
+    """Where the child listens, the key that it takes, and its `identity`.
+
+    That is the same for all servers over the same folder, however it is spelt, and a new one over a temporary folder.
+    """
 
     base_url: str
     api_key: Secret
@@ -51,6 +54,9 @@ class _Home:
             # ignore_cleanup_errors: a measuring process may still be closing its files.
             self._folder = tempfile.TemporaryDirectory(prefix="humebatch-", ignore_cleanup_errors=True)
             data = self._folder.name
+            self.identity = f"embedded:temporary:{secrets.token_hex(8)}"
+        else:
+            self.identity = f"embedded:kept:{os.path.realpath(data)}"
         self.data = os.fspath(data)
 
     def key(self) -> str:
@@ -123,7 +129,7 @@ async def embedded_server(
                 except (anyio.EndOfStream, anyio.IncompleteRead, anyio.DelimiterNotFound, TimeoutError) as error:
                     said = await anyio.to_thread.run_sync(home.said)
                     raise ConnectFailed(f"the embedded server did not start: {said or 'it said nothing'}") from error
-                yield Embedded(base_url=line.decode().strip(), api_key=Secret(key), identity=f"embedded:{home.data}")
+                yield Embedded(base_url=line.decode().strip(), api_key=Secret(key), identity=home.identity)
             finally:
                 with anyio.CancelScope(shield=True):
                     assert child.stdin is not None

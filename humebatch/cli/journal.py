@@ -10,7 +10,7 @@ import typer
 
 from .._client.ingest.reporting import Entry, shown
 from .options import AsJson
-from .output import emit, say
+from .output import emit, plain, say
 
 __all__ = ["show"]
 
@@ -45,16 +45,11 @@ async def show(
 
 def _line(entry: Entry) -> str:
     why = f"({entry.reason})" if entry.reason else ""
-    words = [f"{entry.state}{why}", _plain(entry.input)]
+    words = [f"{entry.state}{why}", plain(entry.input)]
     if entry.job:
         words.append(f"job {entry.job}")
     if entry.same_as:
-        words.append(f"same as {_plain(entry.same_as)}")
+        words.append(f"same as {plain(entry.same_as)}")
     if entry.detail:
-        words.append(_plain(entry.detail))
+        words.append(plain(entry.detail))
     return "  ".join(words)
-
-
-def _plain(text: str) -> str:
-    # A name must not be able to break a line, or to write to the terminal.
-    return text if text.isprintable() else text.encode("unicode_escape").decode("ascii")

@@ -16,7 +16,7 @@ from rich.console import Console
 from .. import errors
 from . import interrupt
 
-__all__ = ["command", "emit", "exit_code", "guarded", "printable", "say", "talk", "worst"]
+__all__ = ["command", "emit", "exit_code", "guarded", "plain", "printable", "say", "talk", "worst"]
 
 # emoji: names are shown as they are, ":smile:.txt" too.
 talk = Console(stderr=True, highlight=False, emoji=False)
@@ -34,7 +34,12 @@ _TEMPORARY = (
 
 def say(sentence: str) -> None:
     """A sentence for people, as it stands: no markup in it, and never broken at the 80 columns of no terminal."""
-    talk.print(printable(sentence), markup=False, soft_wrap=True)
+    talk.print("\n".join(map(plain, printable(sentence).split("\n"))), markup=False, soft_wrap=True)
+
+
+def plain(text: str) -> str:
+    """Text that cannot break a line or write to a terminal: names are whatever somebody called a file."""
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode() for one in text)
 
 
 def printable(text: str | os.PathLike[str]) -> str:

@@ -26,7 +26,7 @@ from .drawing import drawn, spinning
 from .findings import Finding, Tally, failure, findings
 from .interrupt import stopping
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
-from .output import emit, printable, say, talk, worst
+from .output import emit, plain, printable, say, talk, worst
 
 __all__ = ["run"]
 
@@ -207,14 +207,18 @@ class _Told:
         elif self._tally.count <= _SHOWN and self._rows:
             _table(sorted(self._rows, key=lambda one: one.file))
         for path in sorted(self._paths):
-            typer.echo(os.fsencode(path))
+            typer.echo(plain(printable(path)))
         tally = self._tally
         say(f"{tally.count} files: {tally.whole} measured, {tally.partly} in part, {tally.failed} not")
         say(_sums(report))
         for why, count in sorted(report.failures.items()):
             say(f"  {count} {why}")
+        if report.failed and not stopped:
+            say("--retry-failed submits them again.")
         if report.duplicates:
             say(f"Jobs that the server has made of our files a second time: {', '.join(report.duplicates)}")
+        if not (report.audited or stopped or report.open):
+            say("The job list could not be looked through for jobs that were made twice.")
         if stopped:
             say(f"Stopped; {report.open} files are not finished. Run the same command again to go on.")
 
@@ -249,10 +253,10 @@ def _table(found: list[Finding]) -> None:
     for heading in ("file", "model", "found", "strongest (highest score of any prediction)"):
         table.add_column(heading, overflow="fold")
     for finding in found:
-        file = escape(finding.file if finding.inside is None else f"{finding.file} › {finding.inside}")
+        file = escape(plain(finding.file if finding.inside is None else f"{finding.file} › {finding.inside}"))
         if finding.error is not None:
-            table.add_row(file, finding.model or "", "[red]–[/red]", escape(finding.error))
+            table.add_row(file, finding.model or "", "[red]–[/red]", escape(plain(finding.error)))
         else:
             strongest = ", ".join(f"{name} {score:.2f}" for name, score in finding.strongest if score >= 0.01)
-            table.add_row(file, finding.model or "", str(finding.predictions), escape(strongest))
+            table.add_row(file, finding.model or "", str(finding.predictions), escape(plain(strongest)))
     talk.print(table)

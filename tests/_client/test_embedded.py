@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import shutil
 import signal
 import sys
 import tempfile
@@ -145,6 +146,36 @@ async def test_a_folder_of_ones_own_keeps_the_results(tmp_path: Path) -> None:
         assert [found.job_id async for found in client.list_jobs()] == [job.id]
         assert await client.job(job.id).predictions() == before
     assert (data / "embedded.key").stat().st_mode & 0o777 == 0o600
+
+
+async def test_a_folder_is_the_same_however_it_is_spelt(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where an ingest goes on, nothing is measured again."""
+    monkeypatch.chdir(tmp_path)
+    Path("link").symlink_to("kept")
+    Path("a.wav").write_bytes(b"RIFF\0\0\0\0WAVE")
+    fast = hb.PollPolicy(first=0.02, cap=0.1)
+    told: set[str] = set()
+    for data in ("kept", "./link", Path("..", tmp_path.name, "kept"), tmp_path / "kept"):
+        shutil.rmtree("out", ignore_errors=True)
+        async with hb.local.client(measure="fixed", data=data, poll=fast) as client:
+            async with client.ingest("a.wav", models=hb.Models(burst=hb.Burst()), journal="j.db", out="out") as running:
+                told |= {outcome.unwrap().job_id async for outcome in running}
+            assert [found.job_id async for found in client.list_jobs()] == list(told)
+    with pytest.raises(hb.ConfigError, match="its server is embedded:kept:"):
+        async with (
+            hb.local.client(measure="fixed", data="other") as client,
+            client.ingest("a.wav", models=hb.Models(burst=hb.Burst()), journal="j.db", out="out"),
+        ):
+            pass
+
+
+async def test_no_two_temporary_folders_are_the_same() -> None:
+    identities: set[str] = set()
+    for _ in range(2):
+        async with embedded_server(measure="fixed") as server:
+            identities.add(server.identity)
+    assert len(identities) == 2
+    assert all(identity.startswith("embedded:temporary:") for identity in identities)
 
 
 @linux

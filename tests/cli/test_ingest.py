@@ -84,12 +84,14 @@ def test_journal_show_refuses_what_is_none(tmp_path: Path, content: bytes | None
 def test_another_configuration_is_refused_unless_told_otherwise(tmp_path: Path, remote: dict[str, str]) -> None:
     texts(tmp_path, "in/a.txt")
     assert run(tmp_path, remote).code == 0
-    arguments = ("run", "in", "--models", "face", "--out", "out")
+    arguments = ("run", "in", "--models", '{"language": {"granularity": "sentence"}}', "--out", "out")
     refused = humebatch(*arguments, cwd=tmp_path, **remote)
     assert refused.code == 2
     assert "its config is" in refused.err
     assert "--rebind" in refused.err
-    assert humebatch(*arguments, "--rebind", cwd=tmp_path, **remote).code == 0
+    again = humebatch(*arguments, "--rebind", cwd=tmp_path, **remote)
+    assert again.code == 0
+    assert "; 2 jobs" in again.err, "measured as it is asked for now"
 
 
 def test_a_journal_in_use_is_refused_with_its_holder(tmp_path: Path, remote: dict[str, str]) -> None:

@@ -531,8 +531,8 @@ class World:
                 assert row.reason == "REFUSED" or (row.reason == "CHANGED" and self._edits[name] >= 3), row
             if row.state == "PARKED":
                 assert row.reason == "UNKNOWN", row
-        # What was under way has come to its end; from here on changes are seen.
-        self._unsettled &= self._disturbed
+        # What was under way has come to its end, but for what is parked; from here on changes are seen.
+        self._unsettled &= self._disturbed | {name for name, row in told.rows.items() if row.state == "PARKED"}
 
     def settle(self) -> None:
         """No more trouble: everything comes to its end, everything is accounted for, and then nothing is sent."""

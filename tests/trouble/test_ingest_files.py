@@ -92,8 +92,8 @@ def after_hashing(monkeypatch: pytest.MonkeyPatch, path: Path, act: Callable[[Pa
     """Do it as soon as the file was hashed for the first time."""
     left = [act]
 
-    def hashed(given: bytes) -> hashing.Hashed:
-        result = hashing.hash_file(given)
+    def hashed(given: bytes, **more: Any) -> hashing.Hashed:
+        result = hashing.hash_file(given, **more)
         if given == os.fsencode(path) and left:
             left.pop()(path)
         return result

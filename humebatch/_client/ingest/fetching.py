@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
-import shutil
 import sqlite3
 from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
+from typing import IO
 
 import anyio
 import anyio.to_thread
@@ -47,10 +48,13 @@ ARTIFACTS = "artifacts"
 _QUICK = WatchPolicy(quickest=0.5)
 _AT_ONCE = 4
 _COPIES = 100
+_PIECE = 1024 * 1024
 # Results that are not there although the job has completed may come yet; seconds between the looks, ten minutes in all.
 _GONE = (5.0, 15.0, 40.0, 120.0, 420.0)
 # And answers that are no results, which are hardly ever better the next time.
 _BROKEN = (1.0, 5.0)
+# So many failures of one download, while others succeed, are its own.
+_LATER, _LONGEST = 10, 60.0
 
 
 class Watcher:
@@ -138,6 +142,7 @@ class Fetcher:
         self._claimed: set[int] = set()
         self._due: dict[int, float] = {}
         self._tries: dict[int, int] = {}
+        self._since: dict[int, int] = {}
         # Told as DONE in this run, and fetched again since.
         self._told: set[bytes] = set()
 
@@ -159,6 +164,15 @@ class Fetcher:
             await flow.rest(event, min(later, default=None))
 
     async def _fetch(self, group: Group) -> None:
+        try:
+            await self._try(group)
+        except Exception as error:  # noqa: BLE001 - told by whoever iterates
+            self._flow.fail(error)
+        finally:
+            self._claimed.discard(group.id)
+            self._flow.wake()
+
+    async def _try(self, group: Group) -> None:
         flow = self._flow
         spool = os.path.join(self._out, draft_name())
         try:
@@ -172,19 +186,17 @@ class Fetcher:
         except (AuthError, ConfigError, DiskError) as error:
             flow.fail(error)
         except OSError as error:
-            if isinstance(error, HumebatchError):
-                self._later(group, error)
-            else:
-                flow.fail(DiskError(f"{self._out}: {error.strerror or error}; nothing is lost", path=self._out))
+            if not isinstance(error, HumebatchError):
+                raise self._disk(error) from error
+            await self._later(group, error)
         except HumebatchError as error:
-            self._later(group, error)
-        except Exception as error:  # noqa: BLE001 - told by whoever iterates
-            flow.fail(error)
+            await self._later(group, error)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(_discard, spool)
-            self._claimed.discard(group.id)
-            flow.wake()
+
+    def _disk(self, error: OSError) -> DiskError:
+        return DiskError(f"{self._out}: {error.strerror or error}; nothing is lost", path=self._out)
 
     async def _saved(self, group: Group, spool: str) -> list[Stored | NotStored]:
         flow = self._flow
@@ -217,10 +229,18 @@ class Fetcher:
             pass
         return True
 
-    def _later(self, group: Group, error: HumebatchError) -> None:
+    async def _later(self, group: Group, error: HumebatchError) -> None:
+        """It cannot be fetched just now. If that goes on while others can, it is left to the next run."""
         flow = self._flow
         flow.asking.refused(error)
-        self._due[group.id] = flow.now() + max(flow.asking.pause, 1.0)
+        since = self._since.setdefault(group.id, flow.asking.successes)
+        tries = self._tries[group.id] = self._tries.get(group.id, 0) + 1
+        self._due[group.id] = flow.now() + max(flow.asking.pause, min(_LONGEST, 2.0 ** min(tries - 1, 10)))
+        if tries >= _LATER and flow.asking.successes - since >= _LATER:
+            ended = await flow.journal.change(
+                lambda db: inputs.end_group(db, group.id, InputState.PARKED, Reason.STALLED, str(error))
+            )
+            await self._tell(ended)
 
     async def _again(self, group: Group, error: HumebatchError, waits: tuple[float, ...], reason: Reason) -> None:
         """What was answered is no result: it may be one later, but not for ever."""
@@ -243,14 +263,16 @@ class Fetcher:
         waiting = await flow.journal.change(lambda db: inputs.copies(db, flow.options.out, _COPIES))
         if not waiting:
             return False
-        for saved, original, target in waiting:
+        for saved, sha256, original, target in waiting:
             try:
-                results = await anyio.to_thread.run_sync(self._copied, saved, target)
-            except (FileNotFoundError, DecodeError):
+                results = await anyio.to_thread.run_sync(self._copied, saved, sha256, target)
+            except _Gone:
                 # Somebody removed or changed them: they are fetched again, for both.
                 self._told |= await flow.journal.change(lambda db: self._again_for(db, original))  # noqa: B023
                 flow.wake()
                 continue
+            except OSError as error:
+                raise error if isinstance(error, HumebatchError) else self._disk(error) from error
             await flow.tell(await flow.journal.change(lambda db: inputs.stored(db, None, results)))  # noqa: B023
         return True
 
@@ -260,16 +282,35 @@ class Fetcher:
         seen = "SELECT path FROM file WHERE id = ? AND seen = ?"
         return {path for (path,) in db.execute(seen, (file_id, self._flow.journal.run))}
 
-    def _copied(self, saved: bytes, target: Target) -> list[Stored | NotStored]:
+    def _copied(self, saved: bytes, sha256: str, target: Target) -> list[Stored | NotStored]:
         # A copy of our own: somebody may cut the file short while it is mapped.
         spool = os.path.join(self._out, draft_name())
         try:
-            with open(saved, "rb") as source, open(spool, "xb", opener=private) as copy:
-                shutil.copyfileobj(source, copy)
-            sweep_parts(target.folder)
+            with open(spool, "xb", opener=private) as copy:
+                _copy_saved(saved, sha256, copy)
+            with contextlib.suppress(OSError):
+                sweep_parts(target.folder)
             return store(spool, [target])
         finally:
             _discard(spool)
+
+
+class _Gone(Exception):
+    """Saved results are not what was saved."""
+
+
+def _copy_saved(saved: bytes, sha256: str, copy: IO[bytes]) -> None:
+    digest = hashlib.sha256()
+    try:
+        source = open(saved, "rb", buffering=0)  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise _Gone from error
+    with source:
+        while data := source.read(_PIECE):
+            digest.update(data)
+            copy.write(data)
+    if digest.hexdigest() != sha256:
+        raise _Gone
 
 
 def _keep_artifacts(spool: str, folder: str, name: str) -> None:

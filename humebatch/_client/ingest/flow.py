@@ -32,7 +32,10 @@ _UNREAD = 1000
 
 
 class Options(msgspec.Struct, frozen=True, kw_only=True):
-    """What the caller asked for. `journal`, `out`: absolute. `tag_names`: None where the server's manners decide."""
+    """What the caller asked for. `journal`, `out`, and `here`, the working folder, are absolute.
+
+    `tag_names`: None where the server's manners decide.
+    """
 
     journal: Path
     out: bytes
@@ -40,6 +43,8 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     exclude: tuple[str, ...]
     files_per_job: int
     retry_failed: bool
+    rebind: bool
+    here: bytes
     artifacts: bool
     tag_names: bool | None
     policy: IngestPolicy
@@ -60,6 +65,7 @@ class Flow:
         self.journal = journal
         self.options = options
         self.policy = options.policy
+        self.before = msgspec.structs.replace(client.stats)
         self.keyed = False
         self.config = config
         self.scanned = False

@@ -7,13 +7,14 @@ import errno
 import hashlib
 import os
 import stat
+from collections.abc import Callable
 
 import msgspec
 
 from ..._transport.reading import reason
 from ...ingestion import Reason
 
-__all__ = ["Hashed", "Unusable", "hash_file", "ran_out", "unusable"]
+__all__ = ["Abandoned", "Hashed", "Unusable", "hash_file", "ran_out", "unusable"]
 
 _PIECE = 1 << 20
 _NOT_THERE = {errno.ENOENT, errno.ENOTDIR}
@@ -44,6 +45,10 @@ def ran_out(error: BaseException | None) -> bool:
     return isinstance(error, OSError) and error.errno in _RAN_OUT
 
 
+class Abandoned(Exception):
+    """Nobody wants to know any more."""
+
+
 def unusable(error: OSError | ValueError) -> Unusable:
     """What an error of the operating system says about a file.
 
@@ -60,8 +65,8 @@ def unusable(error: OSError | ValueError) -> Unusable:
     return Unusable(Reason.UNREADABLE, reason(error))
 
 
-def hash_file(path: bytes) -> Hashed:
-    """Read a file to its end. Blocks: call it in a worker thread.
+def hash_file(path: bytes, *, over: Callable[[], bool] = bool) -> Hashed:
+    """Read a file to its end. Blocks: call it in a worker thread. Raises `Abandoned` as soon as `over` says so.
 
     A file that changes meanwhile is read once more.
     Raises `Unusable` (MISSING, UNREADABLE, NOT_A_FILE, EMPTY, CHANGED), and `OSError` when this process may not
@@ -69,7 +74,7 @@ def hash_file(path: bytes) -> Hashed:
     """
     for _ in range(2):
         try:
-            hashed = _hash(path)
+            hashed = _hash(path, over)
         except (OSError, ValueError) as error:
             raise unusable(error) from error
         if hashed is not None:
@@ -77,7 +82,7 @@ def hash_file(path: bytes) -> Hashed:
     raise Unusable(Reason.CHANGED, "it changed while it was read, twice")
 
 
-def _hash(path: bytes) -> Hashed | None:
+def _hash(path: bytes, over: Callable[[], bool]) -> Hashed | None:
     """None: it changed."""
     # O_NONBLOCK: a FIFO without a writer would hold this thread for ever. Regular files do not heed it.
     descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
@@ -95,6 +100,8 @@ def _hash(path: bytes) -> Hashed | None:
         view = memoryview(piece)
         size = 0
         while size <= before.st_size and (count := os.readv(descriptor, [piece])):
+            if over():
+                raise Abandoned
             md5.update(view[:count])
             size += count
     finally:

@@ -1,4 +1,4 @@
-"""Inputs in the journal: taken in, hashed, grouped, and ended; plain functions for `Journal.change`.
+"""Inputs in the journal: hashed, and ended; plain functions for `Journal.change`. How they get there: `taking`.
 
     FOUND ─▶ READY ─▶ GROUPED ─▶ DONE | FAILED | PARKED
       └────▶ SAME as another input ────────┘
@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sqlite3
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import msgspec
 
@@ -20,7 +21,6 @@ from ..outcome import Outcome
 from .hashing import Hashed, Unusable
 from .journal import end_attempt, move
 from .naming import own_name
-from .scan import Found
 from .storing import NotStored, Stored, Target
 
 __all__ = [
@@ -28,22 +28,21 @@ __all__ = [
     "Ended",
     "copies",
     "end_group",
+    "fail",
     "fetch_again",
     "hashed",
     "left",
     "outcome",
+    "promote",
     "revive",
+    "size_of",
     "stored",
-    "take",
     "targets",
     "to_hash",
+    "told",
 ]
 
 RESULT = b"predictions.json"
-# What lies in the output folder itself.
-_OURS = frozenset(
-    (b"artifacts", b"index.jsonl", *(b"journal.db" + ending for ending in (b"", b"-wal", b"-shm", b".lock")))
-)
 # A file that changes each time that it is looked at is given up after so many looks.
 _CHANGES = 3
 
@@ -85,77 +84,15 @@ _ENDED = (
 )
 
 
-def _ended(db: sqlite3.Connection, file_id: int) -> Ended:
+def told(db: sqlite3.Connection, file_id: int) -> Ended:
+    """The input as it has ended, which is said in this run with that."""
+    # The scan may come to it later in this run: it is told now.
+    db.execute("UPDATE file SET seen = coalesce((SELECT max(id) FROM run), seen) WHERE id = ?", (file_id,))
     return Ended(*db.execute(_ENDED, (file_id,)).fetchone())
 
 
-# ── taken in
-
-
-def take(db: sqlite3.Connection, run: int, found: Iterable[Found], *, out: bytes, retry: bool) -> list[Ended]:
-    """Write down what a scan found; returns the inputs that have ended, now or in an earlier run.
-
-    An input that changed since it ended is a new one. `retry`: FAILED ones are, too. DONE ones whose results are not
-    where they were saved are fetched again.
-    """
-    ended: list[Ended] = []
-    for one in found:
-        row = db.execute(
-            "SELECT id, state, reason, place, saved, seen, size, mtime_ns, dev, ino FROM file WHERE path = ?",
-            (one.path,),
-        ).fetchone()
-        if row is None:
-            file_id = _insert(db, run, one)
-            if one.reason is not None:
-                ended.append(_ended(db, file_id))
-            continue
-        file_id, state, reason, place, saved, seen, *facts = row
-        if seen == run:
-            continue  # named twice
-        db.execute("UPDATE file SET seen = ? WHERE id = ?", (run, file_id))
-        if state not in ("DONE", "FAILED"):
-            continue
-        if one.reason is not None:
-            # What was measured stays measured when the file is gone.
-            if not (state == "DONE" and one.reason is Reason.MISSING) and (state, reason) != ("FAILED", one.reason):
-                _fail(db, file_id, one.reason, one.detail)
-                _promote(db, file_id)
-        elif facts == [one.size, one.mtime_ns, one.dev, one.ino] and retry and reason == Reason.NOT_SAVED:
-            # It is measured: only its results have no place yet.
-            db.execute("UPDATE file SET reason = NULL, detail = NULL WHERE id = ?", (file_id,))
-            fetch_again(db, file_id)
-            continue
-        elif facts != [one.size, one.mtime_ns, one.dev, one.ino] or (state == "FAILED" and retry):
-            db.execute(
-                "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, changes = 0 WHERE id = ?", (file_id,)
-            )
-            continue
-        elif state == "DONE" and _size(os.path.join(out, place, RESULT)) != saved:
-            fetch_again(db, file_id)
-            continue
-        ended.append(_ended(db, file_id))
-    return ended
-
-
-def _insert(db: sqlite3.Connection, run: int, one: Found) -> int:
-    state = "FOUND" if one.reason is None else "FAILED"
-    place, number = one.place, 1
-    while True:
-        try:
-            if place in _OURS:
-                raise sqlite3.IntegrityError
-            row = db.execute(
-                "INSERT INTO file (path, place, size, mtime_ns, dev, ino, state, reason, detail, seen) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?) RETURNING id",
-                (one.path, place, one.size, one.mtime_ns, one.dev, one.ino, state, one.reason, one.detail or None, run),
-            ).fetchone()
-            return int(row[0])
-        except sqlite3.IntegrityError:
-            number += 1
-            place = one.place + b"~%d" % number
-
-
-def _size(path: bytes) -> int | None:
+def size_of(path: bytes) -> int | None:
+    """Its bytes, None if it is not there."""
     try:
         return os.stat(path).st_size
     except OSError:
@@ -164,25 +101,30 @@ def _size(path: bytes) -> int | None:
 
 def fetch_again(db: sqlite3.Connection, file_id: int) -> None:
     """The saved results of an input are gone: its job has them still, unless that went with its server."""
-    group_id, original, state = db.execute(
-        "SELECT coalesce(original.grp, file.grp), original.id, original.state FROM file "
+    group_id, state, original, its_state = db.execute(
+        "SELECT coalesce(original.grp, file.grp), file.state, original.id, original.state FROM file "
         "LEFT JOIN file AS original ON original.id = file.same_as WHERE file.id = ?",
         (file_id,),
     ).fetchone()
-    if original is not None and state != "FAILED":
+    if original is not None and its_state != "FAILED":
         db.execute("UPDATE file SET state = 'SAME' WHERE id = ?", (file_id,))
         return
     if original is not None:
-        _stand_alone(db, original, "DONE", only=file_id)
-    if db.execute("SELECT state, reason FROM grp WHERE id = ?", (group_id,)).fetchone() == ("DONE", Reason.GONE):
-        # A server of our own, of which nothing is left: measured again there is no second job of it anywhere.
+        _stand_alone(db, original, state, only=file_id)
+    if _gone(db, group_id):
+        # Nothing is left of its job: measured again there is no second one of it anywhere.
         db.execute(
-            "UPDATE file SET state = 'READY', grp = NULL, position = NULL, wire = NULL, saved = NULL WHERE id = ?",
+            "UPDATE file SET state = 'FOUND', grp = NULL, position = NULL, wire = NULL, saved = NULL WHERE id = ?",
             (file_id,),
         )
         return
     db.execute("UPDATE file SET state = 'GROUPED' WHERE id = ?", (file_id,))
     _reopen(db, group_id)
+
+
+def _gone(db: sqlite3.Connection, group_id: int) -> bool:
+    """Whether the group's server, one of our own, is gone with its jobs. One that has lost a job is another matter."""
+    return bool(db.execute("SELECT gone FROM grp WHERE id = ?", (group_id,)).fetchone()[0])
 
 
 def _stand_alone(db: sqlite3.Connection, original: int, state: str, *, only: int | None = None) -> int:
@@ -222,25 +164,25 @@ def hashed(
             "SELECT md5, saved, changes, place FROM file WHERE id = ?", (file_id,)
         ).fetchone()
         if isinstance(result, Unusable):
-            _fail(db, file_id, result.reason, result.detail)
-            _promote(db, file_id)
-            ended.append(_ended(db, file_id))
+            fail(db, file_id, result.reason, result.detail)
+            promote(db, file_id)
+            ended.append(told(db, file_id))
             continue
         facts = (result.md5, result.size, result.mtime_ns, result.dev, result.ino, file_id)
-        db.execute("UPDATE file SET md5 = ?, size = ?, mtime_ns = ?, dev = ?, ino = ? WHERE id = ?", facts)
+        db.execute("UPDATE file SET md5 = ?, size = ?, mtime_ns = ?, dev = ?, ino = ?, stale = 0 WHERE id = ?", facts)
         if before == result.md5 and saved is not None:  # touched, not changed
-            if _size(os.path.join(out, place, RESULT)) == saved:
+            if size_of(os.path.join(out, place, RESULT)) == saved:
                 db.execute("UPDATE file SET state = 'DONE' WHERE id = ?", (file_id,))
-                ended.append(_ended(db, file_id))
+                ended.append(told(db, file_id))
                 continue
             if _measured(db, file_id):
                 fetch_again(db, file_id)
                 continue
-        if before not in (None, result.md5):
-            _promote(db, file_id)
+        if before not in (None, result.md5) or changes >= _CHANGES:
+            promote(db, file_id)
         if changes >= _CHANGES:
-            _fail(db, file_id, Reason.CHANGED, "it changes again and again while it is sent")
-            ended.append(_ended(db, file_id))
+            fail(db, file_id, Reason.CHANGED, "it changes again and again while it is sent")
+            ended.append(told(db, file_id))
             continue
         original = db.execute(
             "SELECT file.id FROM file LEFT JOIN grp ON grp.id = file.grp WHERE md5 = ? AND size = ? AND file.id <> ? "
@@ -255,6 +197,8 @@ def hashed(
             (state, same_as, file_id),
         )
         if same_as is not None:
+            # Whatever waits for this one waits for that one now: nobody follows two steps.
+            db.execute("UPDATE file SET same_as = ? WHERE same_as = ?", (same_as, file_id))
             ended += _follow(db, same_as)
     return ended
 
@@ -277,24 +221,25 @@ def _follow(db: sqlite3.Connection, original: int) -> list[Ended]:
         "UPDATE file SET state = ?, reason = ?, detail = ? WHERE same_as = ? AND state = 'SAME' RETURNING id",
         (state, reason, detail, original),
     ).fetchall()
-    return [_ended(db, file_id) for (file_id,) in rows]
+    return [told(db, file_id) for (file_id,) in rows]
 
 
-def _fail(db: sqlite3.Connection, file_id: int, reason: Reason, detail: str) -> None:
+def fail(db: sqlite3.Connection, file_id: int, reason: Reason, detail: str) -> None:
+    """The input is FAILED."""
     db.execute(
         "UPDATE file SET state = 'FAILED', reason = ?, detail = ?, same_as = NULL WHERE id = ?",
         (reason, detail or None, file_id),
     )
 
 
-def _promote(db: sqlite3.Connection, file_id: int) -> None:
+def promote(db: sqlite3.Connection, file_id: int) -> None:
     """The content of this input is no more what it was: of those that were the same, the first one stands for them."""
     # What has its results keeps the job that they came from.
     _stand_alone(db, file_id, "DONE")
     waiting = "SELECT id FROM file WHERE same_as = ? AND state = 'SAME' ORDER BY id"
     heirs = [heir for (heir,) in db.execute(waiting, (file_id,))]
     group_id, saved = db.execute("SELECT grp, saved FROM file WHERE id = ?", (file_id,)).fetchone()
-    if heirs and group_id is not None and saved is not None:
+    if heirs and group_id is not None and saved is not None and not _gone(db, group_id):
         _stand_alone(db, file_id, "SAME")
         db.executemany("UPDATE file SET state = 'GROUPED' WHERE id = ?", [(heir,) for heir in heirs])
         _reopen(db, group_id)
@@ -304,6 +249,22 @@ def _promote(db: sqlite3.Connection, file_id: int) -> None:
 
 
 # ── ended
+
+
+def _look_again(db: sqlite3.Connection, file_ids: Iterable[int]) -> None:
+    """What was measured is not what these inputs are now."""
+    for file_id in file_ids:
+        promote(db, file_id)
+        db.execute(
+            "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, saved = NULL, changes = 0, stale = 0 "
+            "WHERE id = ?",
+            (file_id,),
+        )
+
+
+def _stale(db: sqlite3.Connection, file_ids: Iterable[int]) -> list[int]:
+    query = "SELECT 1 FROM file WHERE id = ? AND stale = 1 AND state IN ('GROUPED', 'SAME')"
+    return [file_id for file_id in file_ids if db.execute(query, (file_id,)).fetchone()]
 
 
 def targets(db: sqlite3.Connection, group_id: int, out: bytes) -> list[Target]:
@@ -317,21 +278,22 @@ def targets(db: sqlite3.Connection, group_id: int, out: bytes) -> list[Target]:
     return [_target(row, out) for row in rows]
 
 
-def copies(db: sqlite3.Connection, out: bytes, limit: int) -> list[tuple[bytes, int, Target]]:
-    """Inputs that are the same as one that is DONE: that one's saved results, its id, and where they go to."""
+def copies(db: sqlite3.Connection, out: bytes, limit: int) -> list[tuple[bytes, str, int, Target]]:
+    """Inputs that are the same as one that is DONE: that one's saved results, their sha256, its id, where they go."""
     rows = db.execute(
-        "SELECT file.id, file.path, original.path, original.md5, file.place, original.place, original.id FROM file "
+        "SELECT file.id, file.path, original.path, original.md5, file.place, original.place, original.sha256, "
+        "original.id FROM file "
         "JOIN file AS original ON original.id = file.same_as WHERE file.state = 'SAME' AND original.state = 'DONE' "
         "ORDER BY file.id LIMIT ?",
         (limit,),
     ).fetchall()
     return [
-        (os.path.join(out, row[5], RESULT), row[6], _target((row[0], row[1], own_name(row[2]), row[3], row[4]), out))
-        for row in rows
+        (os.path.join(out, place, RESULT), sha256, original, _target((*row[:2], own_name(row[2]), *row[3:]), out))
+        for *row, place, sha256, original in rows
     ]
 
 
-def _target(row: tuple[int, bytes, str, str, bytes], out: bytes) -> Target:
+def _target(row: tuple[Any, ...], out: bytes) -> Target:
     file_id, path, wire, md5, place = row
     return Target(file=file_id, name=own_name(path), wire=wire, md5=md5, folder=os.path.join(out, place))
 
@@ -339,6 +301,7 @@ def _target(row: tuple[int, bytes, str, str, bytes], out: bytes) -> Target:
 def stored(db: sqlite3.Connection, group_id: int | None, results: Sequence[Stored | NotStored]) -> list[Ended]:
     """The results of a group are saved, and with them it is done; None for results that were copied."""
     ended: list[Ended] = []
+    stale = _stale(db, [one.file for one in results])
     for one in results:
         if isinstance(one, Stored):
             done = db.execute(
@@ -352,10 +315,11 @@ def stored(db: sqlite3.Connection, group_id: int | None, results: Sequence[Store
                 "WHERE id = ? AND state IN ('GROUPED', 'SAME')",
                 (one.reason, one.detail, one.file),
             ).rowcount
-        if done:
-            ended.append(_ended(db, one.file))
+        if done and one.file not in stale:
+            ended.append(told(db, one.file))
     for one in results:
         ended += _follow(db, one.file)  # the same was found while the results were being saved
+    _look_again(db, stale)
     # Of more that was missed while the results were being saved, they are fetched once more.
     missed = "SELECT 1 FROM file WHERE grp = ? AND state = 'GROUPED' LIMIT 1"
     if group_id is not None and db.execute(missed, (group_id,)).fetchone() is None:
@@ -383,25 +347,28 @@ def end_group(
         "WHERE wanted.grp = ? ORDER BY wanted.position, file.id",
         (group_id,),
     ).fetchall()
+    # What is parked is taken up again as it is.
+    stale = _stale(db, [file_id for (file_id,) in rows]) if state == InputState.FAILED else []
     db.executemany(
         "UPDATE file SET state = ?, reason = ?, detail = ? WHERE id = ?",
         [(state, reason, detail, file_id) for (file_id,) in rows],
     )
-    return [_ended(db, file_id) for (file_id,) in rows]
+    ended = [told(db, file_id) for (file_id,) in rows if file_id not in stale]
+    _look_again(db, stale)
+    return ended
 
 
 def revive(db: sqlite3.Connection) -> None:
     """What the last run parked is followed again: submissions without an answer, and jobs that had not ended."""
     parked = db.execute("SELECT id, reason FROM grp WHERE state = 'PARKED'").fetchall()
+    # Nothing is parked but in these groups, or as the same as what is.
+    db.execute(
+        "UPDATE file SET state = 'SAME', reason = NULL, detail = NULL WHERE state = 'PARKED' AND same_as IS NOT NULL"
+    )
     for group_id, reason in parked:
         again = "SUBMITTED" if reason == Reason.STALLED else "UNKNOWN"
         move(db, group_id, ("PARKED",), again, detail="looked at again")
         db.execute("UPDATE grp SET reason = NULL, detail = NULL WHERE id = ?", (group_id,))
-        db.execute(
-            "UPDATE file SET state = 'SAME', reason = NULL, detail = NULL "
-            "WHERE state = 'PARKED' AND same_as IN (SELECT id FROM file WHERE grp = ?)",
-            (group_id,),
-        )
         db.execute(
             "UPDATE file SET state = 'GROUPED', reason = NULL, detail = NULL WHERE state = 'PARKED' AND grp = ?",
             (group_id,),

@@ -12,8 +12,11 @@ After a failed commit nothing is changed any more: what SQLite could not write m
 
 from __future__ import annotations
 
+import contextlib
+import os
 import sqlite3
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import IO, Any, Generic, TypeVar
@@ -107,6 +110,8 @@ class Journal:
         self._db = db
         self._turn = anyio.Lock()
         self._waiting: list[_Waiting[Any]] = []
+        # How many times a group that this run had sent was shown to be no job.
+        self._absences: Counter[int] = Counter()
 
     @classmethod
     def open(cls, path: Path, binding: Binding, *, rebind: bool) -> Journal:
@@ -114,13 +119,15 @@ class Journal:
 
         Raises `ConfigError` and `DiskError`.
         """
+        # By whatever name it is called: a symbolic link to it is no second journal.
+        path = Path(os.path.realpath(path))
         lock = hold(path)
         try:
             db = open_journal(path)
             try:
-                before = bind(db, path, binding, rebind=rebind)
+                # One transaction: the next start does not see that the server changed if this one is killed half way.
                 db.execute("BEGIN IMMEDIATE")
-                if before is not None and before.startswith("embedded:"):
+                if bind(db, path, binding, rebind=rebind):
                     _forget_server(db)
                 _recover(db)
                 run = db.execute("INSERT INTO run (began_ms) VALUES (?)", (now_ms(),)).lastrowid
@@ -172,6 +179,9 @@ class Journal:
             self._db.execute("COMMIT")
         except (sqlite3.Error, DiskError) as error:
             # A commit that failed may or may not be on disk: the next start finds out, this process does not guess.
+            with contextlib.suppress(sqlite3.Error):
+                if self._db.in_transaction:
+                    self._db.execute("ROLLBACK")
             self.broken = self.broken or DiskError(
                 f"journal: {self.path} cannot be written: {error}; nothing more is sent", path=str(self.path)
             )
@@ -258,14 +268,14 @@ class Journal:
         await self.change(work)
 
     async def absent(self, group_id: int, *, most: int) -> bool:
-        """No try so far has made a job: the group may be sent again. False if that was done `most` times: parked."""
+        """No try so far has made a job: the group may be sent again. False the `most`th time it was: parked."""
 
         def work(db: sqlite3.Connection) -> bool:
+            # Verdicts on this run's tries count, and not those: with a key they were safe, however many there were.
+            ours = "SELECT 1 FROM attempt WHERE grp = ? AND state = 'UNKNOWN' AND run = ?"
+            self._absences[group_id] += db.execute(ours, (group_id, self.run)).fetchone() is not None
             end_attempt(db, group_id, ("UNKNOWN",), "ABSENT", None)
-            (tries,) = db.execute(
-                "SELECT count(*) FROM attempt WHERE grp = ? AND state = 'ABSENT' AND run = ?", (group_id, self.run)
-            ).fetchone()
-            if tries >= most:
+            if self._absences[group_id] >= most:
                 return False
             move(db, group_id, ("UNKNOWN",), "PLANNED", detail="not in the job list")
             return True
@@ -326,9 +336,12 @@ def _recover(db: sqlite3.Connection) -> None:
 def _forget_server(db: sqlite3.Connection) -> None:
     """The server of our own is gone, with all its jobs: nothing of them can be fetched, or be there twice."""
     lost = db.execute(
-        "SELECT id, state FROM grp WHERE state IN ('SENDING', 'UNKNOWN', 'SUBMITTED', 'ENDED', 'PLANNED') "
-        "OR (state = 'PARKED')"
+        "SELECT id, state FROM grp WHERE state IN ('SENDING', 'UNKNOWN', 'SUBMITTED', 'ENDED', 'PLANNED', 'PARKED')"
     ).fetchall()
+    # Nothing is parked but in these groups, or as the same as what is.
+    db.execute(
+        "UPDATE file SET state = 'SAME', reason = NULL, detail = NULL WHERE state = 'PARKED' AND same_as IS NOT NULL"
+    )
     for group_id, state in lost:
         move(db, group_id, (state,), "DROPPED", detail="its server is gone")
         end_attempt(db, group_id, ("SENDING", "UNKNOWN"), "ABSENT", "its server is gone")
@@ -337,7 +350,8 @@ def _forget_server(db: sqlite3.Connection) -> None:
             "WHERE grp = ? AND state IN ('GROUPED', 'PARKED')",
             (group_id,),
         )
-    db.execute("UPDATE grp SET reason = 'GONE' WHERE state = 'DONE'")
+    # Whatever has become of them: what was measured has no job any more that it could be fetched from again.
+    db.execute("UPDATE grp SET gone = 1")
 
 
 def now_ms() -> int:

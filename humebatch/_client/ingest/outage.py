@@ -14,7 +14,10 @@ _FIRST_PAUSE, _LONGEST_PAUSE = 1.0, 60.0
 
 
 class Outage:
-    """Of one kind of request. `patience`: seconds without a success after which `fail` is told the last error."""
+    """Of one kind of request. `patience`: seconds without a success after which `fail` is told the last error.
+
+    `successes`: how often the server has taken or told something.
+    """
 
     def __init__(self, now: Callable[[], float], fail: Callable[[Exception], None], *, patience: float) -> None:
         self._now = now
@@ -23,9 +26,11 @@ class Outage:
         self._began: float | None = None
         self._failures = 0
         self._pause_until = 0.0
+        self.successes = 0
 
     def fine(self) -> None:
         """The server has taken or told something."""
+        self.successes += 1
         self._began, self._failures = None, 0
 
     def refused(self, error: HumebatchError) -> None:

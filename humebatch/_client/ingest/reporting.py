@@ -117,7 +117,7 @@ def shown(
         for entry in entries(db):
             if not states or entry.state in states:
                 tell(entry)
-        bound = dict(db.execute("SELECT name, value FROM meta WHERE name <> 'salt'"))
+        bound = dict(db.execute("SELECT name, value FROM meta WHERE name NOT IN ('salt', 'audited_run')"))
         return bound, report(db)
 
 

@@ -7,13 +7,14 @@ it, and wakes the others. So a run that was killed is taken up by the same parts
 from __future__ import annotations
 
 import contextlib
-import itertools
+import fcntl
 import os
 import sqlite3
 import tempfile
+import time
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Generator, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import anyio
 import anyio.to_thread
@@ -22,7 +23,7 @@ from msgspec import UNSET, UnsetType
 from ..._wire import batch as wire
 from ..._wire import codec
 from ...config import IngestPolicy
-from ...errors import ConfigError, DecodeError, DiskError, NotFound
+from ...errors import ConfigError, DecodeError, DiskError, HumebatchError, NotFound
 from ...ingestion import Ingested, IngestReport
 from ...jobs import Models, Submission, Transcription
 from ..outcome import Outcome
@@ -30,14 +31,15 @@ from . import inputs
 from .fetching import Fetcher, Watcher
 from .flow import Flow, Options
 from .grouping import drop_plans, group_inputs
-from .hashing import Hashed, Unusable, hash_file, ran_out
+from .hashing import Abandoned, Hashed, Unusable, hash_file, ran_out
 from .journal import Journal
 from .reporting import report, write_index
 from .scan import AnyPath, Found, scan
-from .schema import Binding
+from .schema import Binding, at_home
 from .seeking import Seeker, audit
 from .sending import Sender
 from .storing import sweep_parts
+from .taking import take
 from .threads import to_its_end
 
 if TYPE_CHECKING:
@@ -45,7 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Ingest", "ingest"]
 
-_SCANNED = 500  # inputs to a transaction
+_SCANNED, _WHILE = 500, 0.2  # inputs to a transaction, and seconds that they may take to come
 _HASHED = 256
 _VISIT = 16 * 1024 * 1024  # bytes hashed in one visit to a thread
 _HASHERS = 2
@@ -97,10 +99,9 @@ class Ingest:
 
 
 async def _report(flow: Flow, *, audited: bool) -> IngestReport:
-    stats = flow.client.stats
-    return await flow.journal.change(
-        lambda db: report(db, sent=stats.bytes_sent, retries=stats.resends, audited=audited)
-    )
+    sent = flow.client.stats.bytes_sent - flow.before.bytes_sent
+    retries = flow.client.stats.resends - flow.before.resends
+    return await flow.journal.change(lambda db: report(db, sent=sent, retries=retries, audited=audited))
 
 
 @contextlib.asynccontextmanager
@@ -136,34 +137,38 @@ async def ingest(
         files_per_job=files_per_job,
         artifacts=artifacts,
         retry_failed=retry_failed,
+        rebind=rebind,
+        here=here,
         tag_names=tag_names,
         policy=policy,
     )
     server, key = client._identity, client._open._key
 
-    def begin() -> tuple[Generator[Found], Journal]:
+    def begin() -> _Begun:
         # Wrong paths and patterns are found before a journal is made for them.
         beside = _beside(options.journal)
         found = scan(paths, out=options.out, include=options.include, exclude=options.exclude, beside=beside)
-        _prepare(options.out)
-        binding = Binding(server=server, key=key, config=config, out=os.fsdecode(os.path.realpath(options.out)))
-        opened = Journal.open(options.journal, binding, rebind=rebind)
-        # Not earlier: they may be those of the run that holds the journal.
+        folder = _prepare(options.out)
+        try:
+            binding = Binding(server=server, key=key, config=config, out=os.fsdecode(os.path.realpath(options.out)))
+            opened = Journal.open(options.journal, binding, rebind=rebind)
+        except BaseException:
+            os.close(folder)
+            raise
+        # Not earlier: they may be those of the run that holds the folder.
         with contextlib.suppress(OSError):
             sweep_parts(options.out)
-        return found, opened
+        return _Begun(found, opened, folder)
 
-    def give_up(begun: tuple[Generator[Found], Journal]) -> None:
-        begun[0].close()
-        begun[1].release()
-
-    found, opened = await to_its_end(begin, undo=give_up)
+    begun = await to_its_end(begin, undo=_Begun.give_up)
+    opened = begun.journal
+    run: _Run | None = None
     raised: BaseException | None = None
     try:
         flow = Flow(client, opened, options, config=await opened.change(lambda db: _config_id(db, config)))
         with contextlib.closing(flow):
             await _greet(flow)
-            run = _Run(flow, found)
+            run = _Run(flow, begun.found)
             async with anyio.create_task_group() as group:
                 group.start_soon(run.work)
                 try:
@@ -175,10 +180,32 @@ async def ingest(
                 group.cancel_scope.cancel()
     finally:
         with anyio.CancelScope(shield=True):
+            if run is not None and run.ingest.final is None:
+                # Whoever left early may still ask how far it came.
+                with contextlib.suppress(HumebatchError):
+                    run.ingest.final = await _report(run.flow, audited=False)
             await opened.close()
-            await anyio.to_thread.run_sync(found.close)
+            await anyio.to_thread.run_sync(begun.close)
     if raised is not None:
         raise raised
+
+
+class _Begun(NamedTuple):
+    """What is held for as long as a run lasts; `folder` is the output folder's descriptor, locked."""
+
+    found: Generator[Found]
+    journal: Journal
+    folder: int
+
+    def close(self) -> None:
+        # ValueError: a caller's iterator that takes its time is still being waited for, by a thread of its own.
+        with contextlib.suppress(ValueError):
+            self.found.close()
+        os.close(self.folder)
+
+    def give_up(self) -> None:
+        self.journal.release()
+        self.close()
 
 
 def _config(models: Models | UnsetType | None, transcription: Transcription | UnsetType | None) -> str:
@@ -203,15 +230,24 @@ def _beside(journal: Path) -> list[str]:
     return [real + ending for ending in ("", "-wal", "-shm", "-journal", ".lock")]
 
 
-def _prepare(folder: bytes) -> None:
-    """Make the output folder and try it, before anything is measured for nothing."""
+def _prepare(folder: bytes) -> int:
+    """Make the output folder, try it before anything is measured for nothing, and hold it: its locked descriptor."""
     shown = os.fsdecode(folder)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=shown):
             pass
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"out: cannot write to {shown}: {error.strerror}", field="out") from error
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(held)
+        raise ConfigError(f"out: {shown} is in use by another run", field="out") from None
+    except OSError:
+        pass  # a file system without locks
+    return held
 
 
 async def _greet(flow: Flow) -> None:
@@ -236,7 +272,7 @@ class _Run:
 
     def __init__(self, flow: Flow, found: Iterator[Found]) -> None:
         self.ingest = Ingest(flow)
-        self._flow = flow
+        self.flow = self._flow = flow
         self._found = found
 
     async def work(self) -> None:
@@ -277,14 +313,19 @@ class _Run:
     async def _scan(self) -> None:
         """Take in what the paths lead to, without ever holding more than a batch of it."""
         flow = self._flow
-        while batch := await anyio.to_thread.run_sync(lambda: list(itertools.islice(self._found, _SCANNED))):
-            out, retry = flow.options.out, flow.options.retry_failed
-            ended = await flow.journal.change(
-                lambda db: inputs.take(db, flow.journal.run, batch, out=out, retry=retry)  # noqa: B023 - awaited here
-            )
+        # A caller's iterator may take its time: neither what it gave already nor a stop waits for it.
+        while batch := await anyio.to_thread.run_sync(_batch, self._found, abandon_on_cancel=True):
+            ended = await flow.journal.change(lambda db: self._taken(db, batch))
             await flow.tell(ended)
         flow.scanned = True
         flow.wake()
+
+    def _taken(self, db: sqlite3.Connection, batch: list[Found]) -> list[inputs.Ended]:
+        flow = self._flow
+        if any(not one.path.startswith(b"/") for one in batch):
+            at_home(db, flow.options.here, rebind=flow.options.rebind)
+        out, retry = flow.options.out, flow.options.retry_failed
+        return take(db, flow.journal.run, batch, config=flow.config, out=out, retry=retry)
 
     async def _plan(self) -> None:
         """Hash what was found, make groups of it a little ahead of the sending, and see when all is done."""
@@ -321,12 +362,26 @@ class _Run:
 
         async def visit(files: list[tuple[int, bytes]]) -> None:
             # A thread that reads may be left alone when the run is stopped.
-            results.extend(await anyio.to_thread.run_sync(_hash_all, files, limiter=limiter, abandon_on_cancel=True))
+            over = lambda: self._flow.over  # noqa: E731
+            results.extend(
+                await anyio.to_thread.run_sync(_hash_all, files, over, limiter=limiter, abandon_on_cancel=True)
+            )
 
         async with anyio.create_task_group() as group:
             for files in visits:
                 group.start_soon(visit, files)
         return sorted(results, key=lambda one: one[0])
+
+
+def _batch(found: Iterator[Found]) -> list[Found]:
+    """The next inputs, at least one if there are any: as many as come in a while."""
+    batch: list[Found] = []
+    end = time.monotonic() + _WHILE
+    for one in found:
+        batch.append(one)
+        if len(batch) >= _SCANNED or time.monotonic() >= end:
+            break
+    return batch
 
 
 def _portion(rows: list[tuple[int, bytes, int]], most: int) -> list[tuple[int, bytes, int]]:
@@ -364,11 +419,13 @@ def _visits(rows: list[tuple[int, bytes, int]]) -> Iterator[list[tuple[int, byte
         yield visit
 
 
-def _hash_all(files: list[tuple[int, bytes]]) -> list[tuple[int, Hashed | Unusable]]:
+def _hash_all(files: list[tuple[int, bytes]], over: Callable[[], bool]) -> list[tuple[int, Hashed | Unusable]]:
     results: list[tuple[int, Hashed | Unusable]] = []
     for file_id, path in files:
         try:
-            results.append((file_id, hash_file(path)))
+            results.append((file_id, hash_file(path, over=over)))
         except Unusable as error:
             results.append((file_id, error))
+        except Abandoned:
+            break
     return results

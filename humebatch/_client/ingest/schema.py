@@ -16,6 +16,7 @@ import os
 import secrets
 import socket
 import sqlite3
+import stat
 from pathlib import Path
 from typing import IO
 
@@ -25,7 +26,7 @@ from ..._transport.files import private
 from ...config import Secret
 from ...errors import ConfigError, DiskError
 
-__all__ = ["Binding", "bind", "hold", "on_network", "open_journal", "readable", "unusable"]
+__all__ = ["Binding", "at_home", "bind", "hold", "on_network", "open_journal", "readable", "unusable"]
 
 _VERSION_1 = """
 CREATE TABLE meta (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT, WITHOUT ROWID;
@@ -44,6 +45,7 @@ CREATE TABLE grp (
     since_ms INTEGER,
     keyed    INTEGER,
     job_id   TEXT UNIQUE,
+    gone     INTEGER NOT NULL DEFAULT 0,
     reason   TEXT,
     detail   TEXT
 ) STRICT;
@@ -66,13 +68,14 @@ CREATE TABLE file (
     position INTEGER,
     wire     TEXT,
     changes  INTEGER NOT NULL DEFAULT 0,
+    stale    INTEGER NOT NULL DEFAULT 0,
     saved    INTEGER,
     sha256   TEXT,
     errors   INTEGER,
     seen     INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX file_state ON file (state, id);
-CREATE INDEX file_md5 ON file (md5) WHERE md5 IS NOT NULL;
+CREATE INDEX file_original ON file (md5, size) WHERE same_as IS NULL AND md5 IS NOT NULL;
 CREATE INDEX file_grp ON file (grp, position) WHERE grp IS NOT NULL;
 CREATE INDEX file_same ON file (same_as) WHERE same_as IS NOT NULL;
 CREATE TABLE attempt (
@@ -113,8 +116,9 @@ _NETWORK = frozenset({"9p", "afs", "ceph", "cifs", "fuse.glusterfs", "fuse.s3fs"
 class Binding(msgspec.Struct, frozen=True, kw_only=True):
     """What a journal belongs to.
 
-    `server`: the base URL, or `embedded:…` for a server of our own. `config`: the JSON of the request without its
-    files. `out`: the output folder, absolute.
+    `server`: the base URL; for a server of our own `embedded:kept:` and its data folder, or `embedded:temporary:` and
+    a word that none before it had. `config`: the JSON of the request without its files. `out`: the output folder,
+    absolute.
     """
 
     server: str
@@ -124,10 +128,13 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hold(path: Path) -> IO[str]:
-    """Lock the journal for this process. Raises `ConfigError` naming who holds it."""
+    """Lock the journal for this process. Raises `ConfigError` naming who holds it.
+
+    `path` is the real one, for two names of a file would be two locks.
+    """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = open(path.with_name(path.name + ".lock"), "a+", opener=private)  # noqa: SIM115 - held while we run
+        lock = open(path.with_name(path.name + ".lock"), "a+", opener=_regular)  # noqa: SIM115 - held while we run
     except OSError as error:
         raise _refused(path, error) from error
     try:
@@ -147,6 +154,19 @@ def hold(path: Path) -> IO[str]:
     return lock
 
 
+def _regular(path: str, flags: int) -> int:
+    # It is emptied below: whatever else is in its place, or a link leads to, is not ours to empty.
+    try:
+        lock = private(path, flags | os.O_NOFOLLOW)
+        if stat.S_ISREG(os.fstat(lock).st_mode):
+            return lock
+        os.close(lock)
+    except OSError as error:
+        if error.errno != errno.ELOOP:
+            raise
+    raise ConfigError(f"journal: {path} is no regular file, as a lock has to be; remove it", field="journal")
+
+
 def _refused(path: Path, error: OSError) -> ConfigError | DiskError:
     if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
         return DiskError(f"journal: {path} cannot be written: {error.strerror}", path=str(path))
@@ -159,7 +179,7 @@ def open_journal(path: Path) -> sqlite3.Connection:
     Raises `ConfigError` for a file that is no journal, is damaged, lies on a network file system, or was written by
     a newer version; `DiskError` when it cannot be written.
     """
-    if network := on_network(str(path.parent.resolve()), _mounts()):
+    if network := on_network(os.path.realpath(path.parent), _mounts()):
         raise ConfigError(
             f"journal: {path} lies on a network file system ({network}), whose locks cannot be relied on; "
             "choose a local folder",
@@ -189,6 +209,7 @@ def open_journal(path: Path) -> sqlite3.Connection:
 
 def readable(path: Path) -> sqlite3.Connection:
     """The journal for reading only, beside whoever writes it. Raises `ConfigError`."""
+    path = Path(os.path.realpath(path))
     try:
         if not path.is_file():
             raise ConfigError(f"journal: {path}: no such file", field="journal")
@@ -211,7 +232,7 @@ def readable(path: Path) -> sqlite3.Connection:
 
 
 def _quoted(path: Path) -> str:
-    return "".join(f"%{ord(one):02x}" if one in "%?#" else one for one in os.fspath(path.resolve()))
+    return "".join(f"%{ord(one):02x}" if one in "%?#" else one for one in os.fspath(path))
 
 
 def unusable(path: Path, error: sqlite3.Error) -> ConfigError | DiskError:
@@ -260,25 +281,26 @@ def _migrate(db: sqlite3.Connection, path: Path) -> None:
     db.executescript(f"BEGIN IMMEDIATE;{steps}PRAGMA user_version={len(_STEPS)};COMMIT;")
 
 
-def bind(db: sqlite3.Connection, path: Path, binding: Binding, *, rebind: bool) -> str | None:
-    """Bind a new journal, or check that an old one is bound to the same. Returns the server of before, if it changed.
+def bind(db: sqlite3.Connection, path: Path, binding: Binding, *, rebind: bool) -> bool:
+    """Bind a new journal, or check that an old one is bound to the same; part of the caller's transaction.
 
-    Raises `ConfigError` naming what differs, unless `rebind`.
+    Returns whether the server that it was bound to is gone for good, with all its jobs. Raises `ConfigError` naming
+    what differs, unless `rebind`.
     """
     known = dict(db.execute("SELECT name, value FROM meta"))
     salt = known.get("salt") or secrets.token_hex(16)
     key = "" if binding.key is None else binding.key.reveal()
     ours = {
-        "server": binding.server,
+        "server": _text(binding.server),
         # Eight digits tell keys apart, and are no help in guessing one.
         "key": hmac.new(salt.encode(), key.encode(), hashlib.sha256).hexdigest()[:8] if key else "none",
         "config": binding.config,
-        "out": binding.out,
+        "out": _text(binding.out),
     }
-    embedded = _embedded(binding.server) and _embedded(known.get("server", binding.server))
+    before = known.get("server", binding.server)
     differs = [name for name in ours if name in known and known[name] != ours[name]]
-    if embedded:
-        # A server of our own has a new key and port each time; that is no other server to anybody.
+    if _temporary(before) and _temporary(binding.server):
+        # There is never the same one again, nor its key; that is no other server to anybody.
         differs = [name for name in differs if name not in ("server", "key")]
     if differs and not rebind:
         said = "; ".join(_difference(name, known[name], ours[name]) for name in differs)
@@ -287,19 +309,22 @@ def bind(db: sqlite3.Connection, path: Path, binding: Binding, *, rebind: bool) 
             "on with this one",
             field="journal",
         )
-    db.execute("BEGIN IMMEDIATE")
     for name, value in {**ours, "salt": salt}.items():
         db.execute(
             "INSERT INTO meta VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", (name, value)
         )
     db.execute("INSERT OR IGNORE INTO config (request) VALUES (?)", (binding.config,))
-    db.execute("COMMIT")
-    before = known.get("server")
-    return before if before != binding.server else None
+    # One over a folder that is kept may come again, as any URL may.
+    return _temporary(before) and before != binding.server
 
 
-def _embedded(server: str) -> bool:
-    return server.startswith("embedded:")
+def _text(value: str) -> str:
+    # A folder may be called what is no text; SQLite does not take that.
+    return value.encode("utf-8", "backslashreplace").decode()
+
+
+def _temporary(server: str) -> bool:
+    return server.startswith("embedded:temporary:")
 
 
 def _difference(name: str, before: str, now: str) -> str:
@@ -326,3 +351,17 @@ def on_network(folder: str, mounts: str) -> str | None:
         if (folder == where or folder.startswith(where + "/")) and len(where) >= len(found):
             found, kind = where, fields[2]
     return kind if kind in _NETWORK else None
+
+
+def at_home(db: sqlite3.Connection, here: bytes, *, rebind: bool) -> None:
+    """Bind a journal to the working folder, where its relative paths begin. Raises `ConfigError` as `bind` does."""
+    shown = here.decode("utf-8", "replace")
+    row = db.execute("SELECT value FROM meta WHERE name = 'folder'").fetchone()
+    if row is None or (rebind and row[0] != shown):
+        db.execute("INSERT OR REPLACE INTO meta VALUES ('folder', ?)", (shown,))
+    elif row[0] != shown:
+        raise ConfigError(
+            f"journal: its relative paths begin at {row[0]}, not at {shown}: run it there, give absolute paths to a "
+            "journal of their own, or --rebind (rebind=True)",
+            field="journal",
+        )

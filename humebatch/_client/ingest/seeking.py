@@ -7,8 +7,9 @@ on the way had held on to.
 
 from __future__ import annotations
 
+import hashlib
 import sqlite3
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -19,7 +20,7 @@ from ...ingestion import InputState, Reason
 from ...jobs import JobDetails
 from . import inputs
 from .flow import Flow
-from .journal import Group, log
+from .journal import Group, Sent, log, now_ms
 from .reconcile import ListGap, Sought, owners, walk
 from .sending import asked, repeatable
 
@@ -30,10 +31,13 @@ _MARGIN_MS = 15 * 60 * 1000
 _WAITS = (5.0, 10.0, 20.0, 40.0)
 # Two looks must lie so far apart, for a list may lag; seconds.
 _APART = 10.0
+# After a look that proved nothing, however short the grace time is; seconds.
+_AFTER_NONE = 1.0
 _GAPS = 3
 # Nothing on the way holds on to a request for longer.
 _LATEST_MS = 24 * 3600 * 1000
 _AT_A_TIME = 500
+_sent = msgspec.json.Decoder(tuple[Sent, ...])
 
 
 class _Doubt(msgspec.Struct):
@@ -67,8 +71,8 @@ class Seeker:
                 self._looks = 0
                 await flow.rest(event)
                 continue
-            await self._look(groups)
-            if wait := self._wait():
+            proof = await self._look(groups)
+            if wait := max(self._wait(), flow.asking.pause, 0.0 if proof else _AFTER_NONE):
                 # Not woken by changes: the list is asked at its own pace.
                 await flow.client._open.clock.sleep(wait)
 
@@ -86,7 +90,8 @@ class Seeker:
     def _apart(self) -> float:
         return min(_APART, self._flow.policy.grace)
 
-    async def _look(self, groups: Sequence[Group]) -> None:
+    async def _look(self, groups: Sequence[Group]) -> bool:
+        """One walk through the list, and what follows. Returns whether what it did not show is not there."""
         flow = self._flow
         self._looks += 1
         sought = [_sought(group, _MARGIN_MS) for group in groups if group.sent is not None]
@@ -96,7 +101,7 @@ class Seeker:
             raise
         except HumebatchError as error:
             flow.asking.refused(error)
-            return
+            return False
         flow.asking.fine()
         claimed = await claimed_of(flow, jobs)
         found = owners(jobs, sought, claimed)
@@ -107,6 +112,7 @@ class Seeker:
                 await self._missing(group)
         if gap:
             await self._blind([group for group in groups if group.id not in found], gap)
+        return not gap
 
     async def _adopt(self, group: Group, jobs: Sequence[JobDetails]) -> None:
         flow = self._flow
@@ -215,54 +221,90 @@ def _note_duplicates(db: sqlite3.Connection, group_id: int, jobs: Iterable[JobDe
 
 
 async def audit(flow: Flow) -> bool:
-    """Look through the jobs since this run's first try for some of ours that no group owns; they are written down.
+    """Look through the jobs since our first try for some of ours that no group owns; they are written down.
 
-    This is the check behind the promise: if the server listed a job later, or took a request later than the grace
-    time allows for, it shows here. That may be long after the run that gave such a request up, or was killed before it
-    came to this, so tries that were given up are looked for by later runs, too, for a day. Returns False when the list
-    could not be walked.
+    This is the check behind the promise: if the server listed a job later, took a request later than the grace time
+    allows for, or made a job of what it refused, it shows here. All that was sent since the last run that came to the
+    end of this is looked for, since a run that is killed or stopped does not; and what was given up for a day, since a
+    request may arrive long after its run. Returns False when the list could not be walked.
     """
-    run, earliest = flow.journal.run, flow.server_ms() - _LATEST_MS
-
-    def tries(db: sqlite3.Connection) -> tuple[int | None, list[int]]:
-        ours = "SELECT min(since_ms) FROM grp WHERE id IN (SELECT grp FROM attempt WHERE run = ?)"
-        lost = "SELECT DISTINCT grp.id, since_ms FROM attempt JOIN grp ON grp.id = grp WHERE attempt.state = 'ABSENT'"
-        given_up = {group_id: since for group_id, since in db.execute(lost) if since >= earliest}
-        begun = [since for (since,) in db.execute(ours, (run,)) if since is not None]
-        return min([*begun, *given_up.values()], default=None), list(given_up)
-
-    first, given_up = await flow.journal.change(tries)
-    if first is None:
-        return True
+    margin_ms = 2000 if flow.keyed else _MARGIN_MS
+    first, groups = await _tried(flow)
 
     async def page(**wanted: int | str) -> list[JobDetails]:
-        return await _page(flow, **wanted)
+        jobs = await _page(flow, **wanted)
+        # Page by page, so that what came before a gap counts.
+        await flow.journal.change(lambda db: _note_unowned(db, jobs, groups, margin_ms))
+        return jobs
 
-    # A key makes a second job impossible, and plain names may be anybody's: there only what is newer than our try is.
-    margin_ms = 2000 if flow.keyed else _MARGIN_MS
     try:
-        async for job in walk(page, since_ms=first - margin_ms):
-            await _audited(flow, job, given_up, margin_ms)
+        if first is not None:
+            async for _ in walk(page, since_ms=first - margin_ms):
+                pass
     except (ListGap, HumebatchError):
         return False
+    await flow.journal.change(
+        lambda db: db.execute(
+            "INSERT INTO meta VALUES ('audited_run', ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value",
+            (str(flow.journal.run),),
+        )
+    )
     return True
 
 
-async def _audited(flow: Flow, job: JobDetails, given_up: Sequence[int], margin_ms: int) -> None:
-    def work(db: sqlite3.Connection) -> None:
-        if db.execute("SELECT 1 FROM grp WHERE job_id = ?", (job.job_id,)).fetchone() or not job.request.files:
-            return
-        md5 = job.request.files[0].md5sum.lower()
-        rows = db.execute(
-            "SELECT DISTINCT grp FROM attempt WHERE run = ? AND grp IN (SELECT grp FROM file WHERE md5 = ?)",
-            (flow.journal.run, md5),
-        ).fetchall()
-        # The inputs of a group that was given up may be in other groups by now, and have other contents.
-        candidates = [Group.by_id(db, group_id) for group_id in {*given_up, *(row[0] for row in rows)}]
-        # Whoever has no job yet may have this one: the next run finds out.
-        decided = [group for group in candidates if group.job_id or group.state not in ("UNKNOWN", "PARKED")]
-        sought = [_sought(group, margin_ms) for group in decided if group.sent is not None]
-        for group_id in owners([job], sought, ()):
-            _note_duplicates(db, group_id, [job])
+async def _tried(flow: Flow) -> tuple[int | None, dict[bytes, tuple[int, ...]]]:
+    """When the first try of those groups that are audited was, and their ids by what they have sent."""
+    given_up_ms = now_ms() - _LATEST_MS
+    query = (
+        "SELECT id, since_ms, sent FROM grp WHERE id > ? AND sent IS NOT NULL AND EXISTS (SELECT 1 FROM attempt "
+        "WHERE attempt.grp = grp.id AND (run > coalesce((SELECT value FROM meta WHERE name = 'audited_run'), 0) + 0 "
+        "OR (attempt.state = 'ABSENT' AND began_ms >= ?))) ORDER BY id LIMIT ?"
+    )
+    # Not the names, of which there may be a million: whose a job is exactly is asked when its contents are here.
+    groups: dict[bytes, tuple[int, ...]] = {}
+    first: int | None = None
+    last = 0
 
-    await flow.journal.change(work)
+    def some(db: sqlite3.Connection) -> bool:
+        nonlocal first, last
+        rows = db.execute(query, (last, given_up_ms, _AT_A_TIME)).fetchall()
+        for last, since_ms, sent in rows:
+            first = since_ms if first is None else min(first, since_ms)
+            contents = _digest(file.md5 for file in _sent.decode(sent))
+            groups[contents] = (*groups.get(contents, ()), last)
+        return bool(rows)
+
+    while await flow.journal.change(some):
+        pass
+    return first, groups
+
+
+def _digest(md5sums: Iterable[str]) -> bytes:
+    """The same for the same contents, in whatever order."""
+    return hashlib.blake2b("".join(sorted(md5.lower() for md5 in md5sums)).encode(), digest_size=16).digest()
+
+
+def _note_unowned(
+    db: sqlite3.Connection, jobs: Iterable[JobDetails], groups: Mapping[bytes, Iterable[int]], margin_ms: int
+) -> None:
+    for job in jobs:
+        ids = groups.get(_digest(file.md5sum for file in job.request.files), ())
+        if not ids or db.execute("SELECT 1 FROM grp WHERE job_id = ?", (job.job_id,)).fetchone():
+            continue
+        # Plain names may be those of several groups. One without a job comes first, for it has lost one somewhere.
+        candidates = sorted((Group.by_id(db, group_id) for group_id in ids), key=_decided)
+        for group in candidates:
+            if _decided(group) == 2 and group.keyed:
+                continue  # its key has one job, so this is somebody else's of the same files
+            if owners([job], [_sought(group, margin_ms)], ()):
+                # Whoever has no job yet may have this one: the next run finds out.
+                if _decided(group):
+                    _note_duplicates(db, group.id, [job])
+                break
+
+
+def _decided(group: Group) -> int:
+    """0 for a group that may be a job yet, 1 for one that is none any more, 2 for one that is."""
+    if group.job_id is not None:
+        return 2
+    return 0 if group.state in ("UNKNOWN", "PARKED") else 1

@@ -70,6 +70,7 @@ class Sender:
         self._claimed: set[int] = set()
         self._due: dict[int, float] = {}
         self._tries: dict[int, int] = {}
+        self._since: dict[int, int] = {}
         self._accepted = False
         self._refused = 0
 
@@ -121,6 +122,7 @@ class Sender:
             await journal.unknown(group.id, str(error))
             self._put_off(group)
             flow.sending.refused(error)
+            await self._give_up(group, str(error))
         except SourceError as error:
             if ran_out(error.__cause__):
                 await attempt.back(again, error)
@@ -189,7 +191,21 @@ class Sender:
         if not self._accepted and self._refused >= _HOPELESS and isinstance(error, InvalidRequest):
             flow.fail(error)
 
+    async def _give_up(self, group: Group, why: str) -> None:
+        """Park a group that never gets an answer while others do: it is not the server, it is this group."""
+        flow = self._flow
+        if not repeatable(flow, group) or self._tries[group.id] < flow.policy.attempts:
+            return
+        if flow.sending.successes - self._since[group.id] < flow.policy.attempts:
+            return
+        words = f"no answer came {self._tries[group.id]} times, while other submissions got theirs: {why}"
+        ended = await self._journal.change(
+            lambda db: inputs.end_group(db, group.id, InputState.PARKED, Reason.UNKNOWN, words)
+        )
+        await flow.tell(ended)
+
     def _put_off(self, group: Group) -> None:
+        self._since.setdefault(group.id, self._flow.sending.successes)
         tries = self._tries[group.id] = self._tries.get(group.id, 0) + 1
         self._due[group.id] = self._flow.now() + min(_BACKOFF, 2.0 ** min(tries - 1, 10))
 

@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from humebatch._client.ingest import inputs
+from humebatch._client.ingest import inputs, taking
 from humebatch._client.ingest.grouping import Grouping, drop_plans, group_inputs, members, set_aside, split
 from humebatch._client.ingest.hashing import Hashed, Unusable
 from humebatch._client.ingest.journal import Group, end_attempt, move
@@ -46,7 +46,7 @@ def db() -> Iterator[sqlite3.Connection]:
 def take(db: sqlite3.Connection, *names: str, run: int = 1, size: int = 10, **changes: Any) -> list[inputs.Ended]:
     facts = {"mtime_ns": 1, "dev": 1, "ino": 1, **changes}
     found = [Found(os.fsencode(name), os.fsencode(name), size=size, **facts) for name in names]
-    return inputs.take(db, run, found, out=OUT, retry=False)
+    return taking.take(db, run, found, config=1, out=OUT, retry=False)
 
 
 def hash_all(db: sqlite3.Connection, *, config: int = 1, md5s: dict[str, str] | None = None) -> list[inputs.Ended]:
@@ -95,7 +95,7 @@ def done(db: sqlite3.Connection, group_id: int = 1) -> list[inputs.Ended]:
 
 def store(db: sqlite3.Connection, group_id: int | None) -> list[inputs.Ended]:
     if group_id is None:
-        wanted = [target for _, _, target in inputs.copies(db, OUT, 100)]
+        wanted = [target for *_, target in inputs.copies(db, OUT, 100)]
     else:
         wanted = inputs.targets(db, group_id, OUT)
     return inputs.stored(db, group_id, [Stored(one.file, b"", 5, "0" * 64, 0) for one in wanted])

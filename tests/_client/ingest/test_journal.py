@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import random
 import shutil
@@ -22,11 +23,16 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from humebatch._client.ingest import schema
+from humebatch._client.ingest import inputs, schema, taking
+from humebatch._client.ingest.grouping import Grouping, group_inputs
+from humebatch._client.ingest.hashing import Hashed
 from humebatch._client.ingest.journal import Group, Journal, Sent, end_attempt, log, move
+from humebatch._client.ingest.scan import Found
 from humebatch._client.ingest.schema import Binding, on_network
+from humebatch._client.ingest.storing import NotStored, Stored
 from humebatch.config import Secret
 from humebatch.errors import ConfigError, DiskError, HumebatchError
+from humebatch.ingestion import InputState, Reason
 
 KEY = "canary-4f1d9be2"
 BINDING = Binding(server="http://a", key=Secret(KEY), config='{"models":{}}', out="/results")
@@ -92,6 +98,54 @@ def test_a_second_opening_in_this_process_is_refused_too(path: Path) -> None:
     opened(path).release()
 
 
+@pytest.mark.parametrize("where", ["beside", "elsewhere", "through its folder", "dangling"])
+def test_a_symbolic_link_is_no_second_journal(path: Path, where: str) -> None:
+    other = path.with_name("link.db")
+    if where == "elsewhere":
+        other = path.parent / "folder" / "link.db"
+        other.parent.mkdir()
+    if where == "through its folder":
+        path.with_name("link").symlink_to(path.parent)
+        other = path.parent / "link" / path.name
+    else:
+        other.symlink_to(path)
+    journal = opened(other if where == "dangling" else path)
+    assert path.is_file()
+    with pytest.raises(ConfigError, match=f"in use by process {os.getpid()} "):
+        opened(path if where == "dangling" else other)
+    schema.readable(other).close()
+    journal.release()
+    opened(other).release()
+    assert {kept.name for kept in other.parent.iterdir()} <= {
+        "journal.db", "journal.db.lock", "link.db", "link", "folder"
+    }  # fmt: skip
+
+
+def test_links_that_lead_nowhere(path: Path) -> None:
+    path.symlink_to(path)
+    for opening in (opened, schema.readable):
+        with pytest.raises(ConfigError, match=r"cannot be used|no such file"):
+            opening(path)
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "pipe", "folder"])
+def test_what_is_in_the_place_of_the_lock_is_left_as_it_was(path: Path, kind: str) -> None:
+    lock, precious = path.with_name("journal.db.lock"), path.with_name("precious")
+    if kind == "pipe":
+        os.mkfifo(lock)
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        lock.symlink_to(precious)
+        if kind == "link":
+            precious.write_text("words")
+    with pytest.raises(ConfigError, match="cannot be used" if kind == "folder" else "no regular file") as caught:
+        opened(path)
+    assert caught.value.field == "journal"
+    assert precious.read_text() == "words" if kind == "link" else not precious.exists()
+    assert not path.exists()
+
+
 def test_files_are_for_their_owner_only(path: Path) -> None:
     journal = opened(path)
     for kept in path.parent.iterdir():
@@ -146,11 +200,37 @@ def test_all_differences_are_named_at_once(path: Path) -> None:
     assert "its server is" in str(caught.value) and "its out is" in str(caught.value)
 
 
-def test_embedded_servers_come_and_go(path: Path) -> None:
-    opened(path, server="embedded:1", key=Secret("one")).release()
-    opened(path, server="embedded:2", key=Secret("two")).release()
-    with pytest.raises(ConfigError):
-        opened(path, server="http://b", key=Secret("two"))
+def test_temporary_servers_come_and_go(path: Path) -> None:
+    opened(path, server="embedded:temporary:1", key=Secret("one")).release()
+    opened(path, server="embedded:temporary:2", key=Secret("two")).release()
+    for other in ("http://b", "embedded:kept:/data"):
+        with pytest.raises(ConfigError, match="its server is embedded:temporary:2, not"):
+            opened(path, server=other, key=Secret("two"))
+
+
+@pytest.mark.parametrize(
+    ("other", "says"),
+    [
+        ({"server": "embedded:kept:/b"}, "its server is embedded:kept:/a, not embedded:kept:/b"),
+        ({"server": "embedded:temporary:1"}, "its server is embedded:kept:/a, not embedded:temporary:1"),
+        ({"server": "http://b"}, "its server is embedded:kept:/a, not http://b"),
+        ({"key": Secret("another")}, "its API key is another one"),
+    ],
+)
+def test_a_server_over_a_folder_that_is_kept_is_like_any_other(path: Path, other: dict[str, Any], says: str) -> None:
+    ours: dict[str, Any] = {"server": "embedded:kept:/a"}
+    opened(path, **ours).release()
+    with pytest.raises(ConfigError, match=says):
+        opened(path, **{**ours, **other})
+    opened(path, **ours).release()
+
+
+def test_folders_may_be_called_what_is_no_text(path: Path) -> None:
+    odd: dict[str, Any] = {"server": "embedded:kept:/data\udcff", "out": "/results\udcfe"}
+    for _ in range(2):
+        opened(path, **odd).release()
+    with pytest.raises(ConfigError, match="its out is"):
+        opened(path, **{**odd, "out": "/results\udcff"})
 
 
 def test_the_key_is_nowhere(path: Path) -> None:
@@ -515,6 +595,168 @@ async def test_open_tries_end_together(journal: Journal) -> None:
     ]
 
 
+# ── a server of our own that is gone
+
+HERE = "embedded:temporary:1"
+
+
+def take(db: sqlite3.Connection, *names: str, retry: bool = False) -> None:
+    """Inputs are found, all with the same content, and hashed; nothing is at /results."""
+    found = [Found(name.encode(), name.encode(), size=1, mtime_ns=1, dev=1, ino=1) for name in names]
+    (run,) = db.execute("SELECT 1 + coalesce(max(seen), 0) FROM file").fetchone()
+    taking.take(db, run, found, config=1, out=b"/results", retry=retry)
+    hashed = [(file_id, Hashed("0" * 32, 1, 1, 1, 1)) for file_id, _, _ in inputs.to_hash(db, 10)]
+    inputs.hashed(db, 1, hashed, out=b"/results")
+
+
+def group_them(db: sqlite3.Connection) -> None:
+    group_inputs(db, Grouping(config=1, files=10, bytes=10, tagged=False), most=1, final=True)
+    move(db, 1, ("PLANNED",), "SUBMITTED", detail=None)
+
+
+def measured(db: sqlite3.Connection, *, saved: str) -> None:
+    """The group's job has ended; of the inputs that want its results, those named in `saved` get them."""
+    move(db, 1, ("SUBMITTED",), "ENDED", detail=None)
+    for target in inputs.targets(db, 1, b"/results"):
+        if target.name in saved:
+            inputs.stored(db, None, [Stored(target.file, b"", size=1, sha256="0" * 64, errors=0)])
+
+
+def looked_at(path: Path, *works: Callable[[sqlite3.Connection], Any], server: str = HERE) -> list[Any]:
+    """What a run does; returns where it leaves the inputs."""
+    journal = opened(path, server=server, rebind=not server.startswith("embedded"))
+
+    async def change() -> None:
+        for work in works:
+            await journal.change(work)
+
+    with contextlib.ExitStack() as stack:
+        stack.callback(journal.release)
+        asyncio.run(change())
+    return rows(
+        path,
+        "SELECT CAST(file.path AS TEXT), file.state, grp.state FROM file "
+        "LEFT JOIN grp ON grp.id = file.grp ORDER BY file.path",
+    )
+
+
+def park(db: sqlite3.Connection) -> None:
+    inputs.end_group(db, 1, InputState.PARKED, Reason.STALLED, "it takes too long")
+
+
+def test_what_was_parked_there_is_free_and_what_is_the_same_waits_for_it(path: Path) -> None:
+    left = looked_at(path, lambda db: take(db, "a", "b"), group_them, park)
+    assert left == [("a", "PARKED", "PARKED"), ("b", "PARKED", None)]
+    assert looked_at(path, server="embedded:temporary:2") == [("a", "READY", None), ("b", "SAME", None)]
+    assert rows(path, "SELECT reason, detail FROM file") == [(None, None)] * 2
+
+
+def test_what_was_measured_there_and_is_lost_since_is_measured_again(path: Path) -> None:
+    """Also in a group of which not everything was saved."""
+
+    def two(db: sqlite3.Connection) -> None:
+        take(db, "a")
+        db.execute("UPDATE file SET md5 = 'another'")
+        take(db, "b")
+
+    left = looked_at(path, two, group_them, lambda db: measured(db, saved="a"))
+    assert left == [("a", "DONE", "ENDED"), ("b", "GROUPED", "ENDED")]
+    left = looked_at(path, server="embedded:temporary:2")
+    assert left == [("a", "DONE", "DROPPED"), ("b", "READY", None)]
+    left = looked_at(path, lambda db: take(db, "a", "b"), server="embedded:temporary:2")
+    # What is the same by now is measured once.
+    assert left == [("a", "SAME", None), ("b", "READY", None)]
+
+
+def test_when_the_one_that_was_measured_there_changes_the_next_is_measured(path: Path) -> None:
+    looked_at(path, lambda db: take(db, "a", "b"), group_them, lambda db: measured(db, saved="a"))
+
+    def changed(db: sqlite3.Connection) -> None:
+        (file_id,) = db.execute("UPDATE file SET state = 'FOUND' WHERE path = ? RETURNING id", (b"a",)).fetchone()
+        inputs.hashed(db, 1, [(file_id, Hashed("1" * 32, 1, 1, 1, 1))], out=b"/results")
+
+    left = looked_at(path, changed, server="embedded:temporary:2")
+    assert left == [("a", "READY", None), ("b", "READY", None)]
+
+
+def test_a_job_that_another_server_has_lost_is_not_made_again(path: Path) -> None:
+    looked_at(path, lambda db: take(db, "a"), group_them, lambda db: measured(db, saved="a"), server="http://a")
+    gone = "the server does not know it any more"
+    left = looked_at(
+        path,
+        lambda db: take(db, "a"),
+        lambda db: inputs.end_group(db, 1, InputState.FAILED, Reason.GONE, gone),
+        server="http://a",
+    )
+    assert left == [("a", "FAILED", "FAILED")]
+    assert looked_at(path, lambda db: take(db, "a"), server="http://a") == [("a", "FAILED", "FAILED")]
+
+
+def test_what_could_not_be_saved_is_wanted_again_by_itself(path: Path) -> None:
+    def unsaved(db: sqlite3.Connection) -> None:
+        wanted = inputs.targets(db, 1, b"/results")
+        inputs.stored(db, 1, [NotStored(one.file, Reason.NOT_SAVED, "no") for one in wanted])
+
+    looked_at(path, lambda db: take(db, "a", "b"), group_them, lambda db: measured(db, saved=""), unsaved)
+    # Of two that are the same the second one only.
+    left = looked_at(path, lambda db: take(db, "b", retry=True))
+    assert left == [("a", "FAILED", "ENDED"), ("b", "GROUPED", "ENDED")]
+
+
+FORGETTING = """
+import os, pathlib, signal, sys
+from humebatch._client.ingest import journal, schema
+journal._forget_server = lambda db: os.kill(os.getpid(), signal.SIGKILL)
+binding = schema.Binding(server="http://b", key=None, config="{}", out="/o")
+journal.Journal.open(pathlib.Path(sys.argv[1]), binding, rebind=True)
+"""
+
+
+def test_a_start_that_is_killed_has_not_changed_servers(path: Path) -> None:
+    looked_at(path, lambda db: take(db, "a"), group_them)
+    ended = subprocess.run([sys.executable, "-c", FORGETTING, str(path)], timeout=60)
+    assert ended.returncode == -signal.SIGKILL
+    assert looked_at(path, server="http://b") == [("a", "READY", None)]
+
+
+# ── how it is looked up
+
+
+def test_another_input_is_no_more_work_for_all_that_failed_with_it_before(path: Path) -> None:
+    """In steps of SQLite's."""
+    steps = 0
+
+    def step() -> None:
+        nonlocal steps
+        steps += 1
+
+    def another(db: sqlite3.Connection, number: int) -> None:
+        name = b"%d" % number
+        taking.take(db, 1, [Found(name, name, size=1, mtime_ns=1, dev=1, ino=1)], config=1, out=b"/o", retry=False)
+        results = [(file_id, Hashed("0" * 32, 1, 1, 1, 1)) for file_id, _, _ in inputs.to_hash(db, 10)]
+        db.set_progress_handler(step, 1)
+        inputs.hashed(db, 1, results, out=b"/o")
+        db.set_progress_handler(None, 1)
+
+    def compare(db: sqlite3.Connection) -> list[int]:
+        nonlocal steps
+        costs = []
+        for numbers in (range(10), range(10, 1000)):
+            for number in numbers:
+                another(db, number)
+            db.execute("UPDATE file SET state = 'FAILED', reason = 'REFUSED'")
+            steps = 0
+            another(db, 1000 + len(numbers))
+            costs.append(steps)
+        return costs
+
+    journal = opened(path)
+    with contextlib.ExitStack() as stack:
+        stack.callback(journal.release)
+        few, many = asyncio.run(journal.change(compare))
+    assert many < few + 100
+
+
 # ── commits
 
 
@@ -538,6 +780,14 @@ async def test_after_a_commit_that_failed_nothing_is_changed(journal: Journal, p
     with pytest.raises(DiskError):
         await journal.change(lambda db: None)
     assert await asyncio.to_thread(rows, path, "SELECT count(*) FROM event") == [(1,)]
+
+
+@pytest.mark.anyio
+async def test_what_was_begun_when_a_commit_failed_is_undone(journal: Journal, path: Path) -> None:
+    with pytest.raises(DiskError, match="no such table"):
+        await journal.change(lambda db: db.execute("INSERT INTO nowhere VALUES (1)"))
+    # Not only given up: the file is free for others.
+    await asyncio.to_thread(altered, path, "PRAGMA busy_timeout = 0; CREATE TABLE theirs (a)")
 
 
 @pytest.mark.anyio
