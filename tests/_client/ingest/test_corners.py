@@ -53,6 +53,8 @@ ALONE = Grouping(config=1, files=1, bytes=1000, tagged=False)
 def test_the_twin_of_a_file_that_is_given_up_is_measured() -> None:
     with journal() as db:
         take(db, "a", "b")
+        ended: list[inputs.Ended] = []
+        states: dict[bytes, str] = {}
         for _ in range(4):
             ended = hash_all(db, md5s={"a": "m", "b": "m"})
             group_inputs(db, ALONE, most=9, final=True)
