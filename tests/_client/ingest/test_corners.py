@@ -15,6 +15,7 @@ import anyio
 import pytest
 
 import humebatch as hb
+from humebatch._client.ingest import inputs
 from humebatch._client.ingest.grouping import Grouping, group_inputs, set_aside
 from humebatch._client.ingest.journal import Group
 from humebatch.config import IngestPolicy
