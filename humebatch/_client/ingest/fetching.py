@@ -98,15 +98,15 @@ class Watcher:
         after = 0
         while rows := await self._flow.journal.change(submitted):
             for after, job_id in rows:  # noqa: B007 - where the next page begins
-                self._flow.open_jobs += 1
+                self._flow.open.add(job_id)
                 yield job_id
         async for job_id in self._flow.jobs:
             yield job_id
 
     async def _ended(self, outcome: Outcome[str, JobDetails]) -> None:
         flow = self._flow
-        flow.open_jobs = max(0, flow.open_jobs - 1)
         job_id, error = outcome.item, outcome.error
+        flow.open.discard(job_id)
         if error is None:
             flow.asking.fine()
             await flow.journal.ended(job_id)

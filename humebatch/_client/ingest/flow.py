@@ -72,7 +72,7 @@ class Flow:
         self.over = False
         self.stopped = False
         self.failure: Exception | None = None
-        self.open_jobs = 0
+        self.open: set[str] = set()
         self.loops = anyio.CancelScope()
         self.auditing = anyio.CancelScope()
         self.flights: anyio.abc.TaskGroup
@@ -97,6 +97,11 @@ class Flow:
     def now(self) -> float:
         """Seconds on the client's clock, for waits."""
         return self.client._open.clock.now()
+
+    @property
+    def open_jobs(self) -> int:
+        """How many accepted jobs have not ended."""
+        return len(self.open)
 
     @property
     def grouping(self) -> Grouping:
@@ -151,7 +156,7 @@ class Flow:
         """There is a job, to be watched."""
         if self.over:
             return  # the next run takes it up
-        self.open_jobs += 1
+        self.open.add(job_id)
         self._accepted.send_nowait(job_id)
         self.wake()
 

@@ -158,8 +158,11 @@ class Sender:
             await self._journal.accepted(group.id, job_id)
         except sqlite3.IntegrityError:
             # An answer out of somebody's cache: that job belongs to another group, and ours may have become one.
-            await self._journal.unknown(group.id, f"the server answered with job {job_id}, which is another group's")
+            words = f"the server answered with job {job_id}, which is another group's"
+            await self._journal.unknown(group.id, words)
             self._put_off(group)
+            self._flow.sending.refused(TransportError(words))
+            await self._give_up(group, words)
             return
         self._accepted = True
         self._flow.sending.fine()
