@@ -252,14 +252,11 @@ def promote(db: sqlite3.Connection, file_id: int) -> None:
 
 
 def _look_again(db: sqlite3.Connection, file_ids: Iterable[int]) -> None:
-    """What was measured is not what these inputs are now."""
-    for file_id in file_ids:
-        promote(db, file_id)
-        db.execute(
-            "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, saved = NULL, changes = 0, stale = 0 "
-            "WHERE id = ?",
-            (file_id,),
-        )
+    """These inputs were touched meanwhile: hashing tells whether what was measured is what they are."""
+    db.executemany(
+        "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, changes = 0, stale = 0 WHERE id = ?",
+        [(file_id,) for file_id in file_ids],
+    )
 
 
 def _stale(db: sqlite3.Connection, file_ids: Iterable[int]) -> list[int]:

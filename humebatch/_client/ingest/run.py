@@ -148,12 +148,13 @@ async def ingest(
         # Wrong paths and patterns are found before a journal is made for them.
         beside = _beside(options.journal)
         found = scan(paths, out=options.out, include=options.include, exclude=options.exclude, beside=beside)
-        folder = _prepare(options.out)
+        _prepare(options.out)
+        binding = Binding(server=server, key=key, config=config, out=os.fsdecode(os.path.realpath(options.out)))
+        opened = Journal.open(options.journal, binding, rebind=rebind)
         try:
-            binding = Binding(server=server, key=key, config=config, out=os.fsdecode(os.path.realpath(options.out)))
-            opened = Journal.open(options.journal, binding, rebind=rebind)
+            folder = _held(options.out)
         except BaseException:
-            os.close(folder)
+            opened.release()
             raise
         # Not earlier: they may be those of the run that holds the folder.
         with contextlib.suppress(OSError):
@@ -179,13 +180,17 @@ async def ingest(
                     raised = error
                 group.cancel_scope.cancel()
     finally:
-        with anyio.CancelScope(shield=True):
-            if run is not None and run.ingest.final is None:
-                # Whoever left early may still ask how far it came.
-                with contextlib.suppress(HumebatchError):
-                    run.ingest.final = await _report(run.flow, audited=False)
-            await opened.close()
-            await anyio.to_thread.run_sync(begun.close)
+        try:
+            with anyio.CancelScope(shield=True):
+                try:
+                    if run is not None and run.ingest.final is None:
+                        # Whoever left early may still ask how far it came.
+                        with contextlib.suppress(HumebatchError):
+                            run.ingest.final = await _report(run.flow, audited=False)
+                finally:
+                    await opened.close()
+        finally:
+            begun.close()  # not awaited: a second cancellation must not leave it held
     if raised is not None:
         raise raised
 
@@ -230,16 +235,24 @@ def _beside(journal: Path) -> list[str]:
     return [real + ending for ending in ("", "-wal", "-shm", "-journal", ".lock")]
 
 
-def _prepare(folder: bytes) -> int:
-    """Make the output folder, try it before anything is measured for nothing, and hold it: its locked descriptor."""
+def _prepare(folder: bytes) -> None:
+    """Make the output folder, and try it before anything is measured for nothing."""
     shown = os.fsdecode(folder)
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         with tempfile.TemporaryFile(dir=shown):
             pass
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     except OSError as error:
         raise ConfigError(f"out: cannot write to {shown}: {error.strerror}", field="out") from error
+
+
+def _held(folder: bytes) -> int:
+    """Hold the output folder: its locked descriptor. Runs with other journals must not have the same one."""
+    shown = os.fsdecode(folder)
+    try:
+        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError as error:
+        raise ConfigError(f"out: cannot use {shown}: {error.strerror}", field="out") from error
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -270,6 +270,22 @@ async def test_files_that_change_while_their_job_runs_are_measured_again_in_the_
     assert (await work.run(troubled)).report.attempts == ran.report.attempts
 
 
+async def test_a_file_that_is_only_touched_while_its_job_runs_is_not_measured_again(
+    troubled: RunningServer, work: Work
+) -> None:
+    (path,) = work.make({"a.wav": clip("a")})
+    async with (
+        hb.BatchClient(base_url=troubled.base_url, api_key=KEY) as client,
+        client.ingest(work.inputs, models=BURST, journal=work.journal, out=work.out) as running,
+    ):
+        while not running._flow.open_jobs:
+            await asyncio.sleep(0.001)
+    os.utime(path, ns=(1, 1))
+    ran = await work.run(troubled)
+    assert (ran.report.done, ran.report.attempts) == (1, 1)
+    await work.check(troubled)
+
+
 async def test_each_input_is_told_once_however_slowly_it_is_found(troubled: RunningServer, work: Work) -> None:
     paths = work.make({f"{number}.wav": clip(number) for number in range(3)})
     async with (
