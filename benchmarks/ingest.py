@@ -4,7 +4,7 @@ Three tables, every contender in a fresh process (`benchmarks.ingest_contenders`
 
 - The fault script: the same list of faults, planted by `humebatch.testing.Trouble` in servers of their own, for the
   vendor's client with its default retry and for `client.ingest`. The jobs are counted in the server's own database.
-  Lost is a call that ends without the id of a job that exists. Without keys a 429 is taken at its word by both.
+  Lost is a call that ends without the id of a job that exists.
 - Planning: small files scanned, hashed, grouped and written to the journal, beside a script as one writes it by hand.
 - The whole way: small files sent, measured by `fixed`, and their results saved.
 
@@ -41,22 +41,17 @@ CALLS = 3
 LATE, LATE_LIST, GRACE = 1.0, 1.0, 3.5
 MEMORY_GOAL = 150.0
 WHOLE = 1000
-ASIDE = " (but where a 429 hides one: without keys nothing tells it from an honest one)"
 
 
 # The fault script.
 
 
 class Fault(NamedTuple):
-    """What happens to the first submissions; `late_list`: what is made meanwhile is listed `LATE_LIST` later.
-
-    `denied`: the server says that it made no job, and has. Without keys nothing tells that from the truth.
-    """
+    """What happens to the first submissions; `late_list`: what is made meanwhile is listed `LATE_LIST` later."""
 
     title: str
     submissions: tuple[SubmissionFault, ...] = ()
     late_list: bool = False
-    denied: bool = False
 
 
 def _each(fault: SubmissionFault, tries: int) -> tuple[SubmissionFault, ...]:
@@ -72,7 +67,8 @@ FAULTS = (
     Fault("accepted, then 504, three times", _each(504, 3)),
     Fault("accepted, then 408, three times", _each(408, 3)),
     Fault("accepted, then 409, three times", _each(409, 3)),
-    Fault("accepted, then 429, once", _each(429, 1), denied=True),
+    Fault("accepted, then 429, once", _each(429, 1)),
+    Fault("accepted, then 429, three times", _each(429, 3)),
     Fault("accepted, then reset", _each("drop", 1)),
     Fault("accepted, then the answer is cut", _each("cut", 1)),
     Fault("reset, accepted a second later", _each("late", 1)),
@@ -139,7 +135,6 @@ async def play(contender: str, *, keyed: bool) -> list[dict[str, Any]]:
             rows.append(
                 {
                     "fault": fault.title,
-                    "denied": fault.denied and not keyed,
                     **await asyncio.to_thread(_counted, result, server.data),
                 }
             )
@@ -200,9 +195,7 @@ async def faults() -> dict[str, Any]:
         found[kind] = {"hume": vendor, "humebatch": ours}
         show_faults(title, vendor, ours)
         goals: dict[str, Callable[[dict[str, Any]], bool]] = {
-            f"no call makes more than one job{'' if keyed else ASIDE}": lambda row: (
-                not row["duplicates"] or row["denied"]
-            ),
+            "no call makes more than one job": lambda row: not row["duplicates"],
             "no job is lost": lambda row: not row["lost"],
             "its report names every job too many": lambda row: row["told"] == row["duplicates"],
             "all results are saved": lambda row: row["saved"] == CALLS,

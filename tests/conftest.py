@@ -7,6 +7,7 @@ reaches the loop's exception handler. Warnings are errors (see pyproject.toml).
 from __future__ import annotations
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -20,6 +21,14 @@ from humebatch.testing import RunningServer, running_server
 @pytest.fixture(scope="session")
 def anyio_backend() -> str:
     return "asyncio"
+
+
+def pytest_configure() -> None:
+    # Under nohup or as a background job of a script these are ignored, and what the tests start would inherit that;
+    # handlers are not inherited, and this one ignores them for us.
+    for number in (signal.SIGHUP, signal.SIGINT):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, lambda *_: None)
 
 
 @pytest.fixture(autouse=True)

@@ -200,7 +200,7 @@ class Transport:
         """Seconds to the next try, None if there is none. Raises `SubmissionUnknown` when there may be a job."""
         status = error.status if isinstance(error, ApiError) else None
         phase: Phase = "before" if isinstance(error, ConnectFailed) else upload.phase if upload else "sent"
-        if may_resend(creates=request.creates, phase=phase, status=status):
+        if may_resend(creates=request.creates, phase=phase, status=status, once=request.once):
             if upload is not None and phase != "before" and request.body is not None and not request.body.again:
                 error.message += " (not tried again: its content comes from a stream that can be read only once)"
                 return None

@@ -59,8 +59,13 @@ class RequestBody(msgspec.Struct, kw_only=True):
     notify: bool | UnsetType | None = UNSET
 
 
-def submit_request(submission: Submission, files: Sequence[FileUpload] = (), *, key: str | None = None) -> WireRequest:
-    """A JSON request without files, a form with them. `files`: the submission's, in order. `key`: idempotency key."""
+def submit_request(
+    submission: Submission, files: Sequence[FileUpload] = (), *, key: str | None = None, once: bool = False
+) -> WireRequest:
+    """A JSON request without files, a form with them. `files`: the submission's, in order.
+
+    `key`: its idempotency key. `once`: as in `WireRequest`.
+    """
     json = codec.encode(
         RequestBody(
             models=submission.models if submission.models is not None else UNSET,
@@ -82,6 +87,7 @@ def submit_request(submission: Submission, files: Sequence[FileUpload] = (), *, 
         creates=True,
         filenames=tuple(file.filename for file in files),
         idempotency_key=key,
+        once=once,
     )
 
 

@@ -75,7 +75,8 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
 
     `creates` marks a request that makes something new on the server each time it is accepted: it is
     never sent again once it may have been accepted. `idempotency_key` goes along as `Idempotency-Key`: a server
-    that honours it makes one job of all requests with the same one.
+    that honours it makes one job of all requests with the same one. `once`: when all of it has left it is not sent
+    again whatever is answered, for the caller does not take a 429's word that nothing was made.
     """
 
     method: str
@@ -85,6 +86,7 @@ class WireRequest(msgspec.Struct, frozen=True, kw_only=True):
     creates: bool = False
     filenames: Sequence[str] = ()
     idempotency_key: str | None = None
+    once: bool = False
 
 
 class WireReply(msgspec.Struct, frozen=True, kw_only=True):

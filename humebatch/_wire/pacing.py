@@ -30,15 +30,16 @@ Phase = Literal["before", "sending", "sent"]
 _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
-def may_resend(*, creates: bool, phase: Phase, status: int | None) -> bool:
+def may_resend(*, creates: bool, phase: Phase, status: int | None, once: bool = False) -> bool:
     """Whether a failed request may be sent again. `status` is None when no answer came.
 
     A request that creates something is repeated only when it certainly was not accepted: it never
     left whole (its Content-Length was announced, so a part of it is no request), or the answer was
-    429. After the last byte even a 503 may come from a gateway that had already passed it on.
+    429, and the request does not have to be sent `once`. After the last byte even a 503 may come from a gateway that
+    had already passed it on.
     """
     if creates and phase == "sent":
-        return status == 429
+        return status == 429 and not once
     return status is None or status in _PASSING
 
 

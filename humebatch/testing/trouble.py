@@ -174,9 +174,21 @@ class Trouble:
     async def _around(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         resource = request.match_info.route.resource
         route = "" if resource is None else resource.canonical
-        for method, ending, script in self._answers:
-            if script and method == request.method and route.endswith(ending):
-                return await _answer(request, handler, script.popleft())
+        fault = self._next_answer(request.method, route)
+        if fault == "reset":
+            return _reset(request)
+        if isinstance(fault, Answer):
+            return _said(fault)
+        response = await self._served(request, handler, route)
+        return await _cut(request, response) if fault == "cut" else response
+
+    def _next_answer(self, method: str, route: str) -> Answer | str | None:
+        for planted, ending, script in self._answers:
+            if script and planted == method and route.endswith(ending):
+                return script.popleft()
+        return None
+
+    async def _served(self, request: web.Request, handler: Handler, route: str) -> web.StreamResponse:
         if (request.method, route) == ("POST", JOBS_PATH):
             return await self._submission(request, handler)
         if (request.method, route) == ("GET", JOBS_PATH) and self._hidden is not None:
@@ -243,15 +255,6 @@ def _planted(faults: Iterable[object], words: tuple[str, ...]) -> list[Answer | 
         else:
             raise ConfigError(f"{fault!r}: no such fault; there are {', '.join(words)} and answers", field="faults")
     return planted
-
-
-async def _answer(request: web.Request, handler: Handler, fault: Answer | str | None) -> web.StreamResponse:
-    if fault == "reset":
-        return _reset(request)
-    if isinstance(fault, Answer):
-        return _said(fault)
-    response = await handler(request)
-    return await _cut(request, response) if fault == "cut" else response
 
 
 def _said(answer: Answer) -> web.Response:

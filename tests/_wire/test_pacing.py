@@ -83,6 +83,9 @@ def test_what_may_exist_is_never_sent_again(phase: str, status: int | None) -> N
     if phase == "sent":
         assert again == (status == 429)
     assert not (again and may_have_created(phase=phase, status=status))  # type: ignore[arg-type]
+    # Who does not believe a 429 either says so.
+    once = may_resend(creates=True, phase=phase, status=status, once=True)  # type: ignore[arg-type]
+    assert once == (again and phase != "sent")
 
 
 @given(PHASES, STATUSES)

@@ -90,7 +90,7 @@ class _Group(msgspec.Struct, frozen=True):
 
     @property
     def in_doubt(self) -> bool:
-        return self.job_id is None and bool(self.attempts["UNKNOWN"] or self.attempts["SENDING"])
+        return self.job_id is None and (self.state in ("SENDING", "UNKNOWN") or bool(self.attempts["UNKNOWN"]))
 
 
 class _Told(msgspec.Struct, frozen=True):
@@ -468,7 +468,7 @@ class World:
         undecided: set[str] = set()
         for group in told.groups:
             mine = made[group.id]
-            assert len(mine) <= (1 if self.keyed else 1 + group.attempts["ABSENT"]), group
+            assert len(mine) <= (1 if self.keyed else 1 + group.attempts["ABSENT"] + group.attempts["REFUSED"]), group
             assert group.job_id is None or group.job_id in mine, group
             extra = len(mine) - (group.job_id is not None)
             if group.in_doubt:

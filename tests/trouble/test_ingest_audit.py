@@ -32,6 +32,18 @@ async def broken_off(it: Scene, how: Literal["stopped", "left"] = "stopped", **o
             assert not (await outcomes.report()).audited
 
 
+def listed_late(it: Scene) -> None:
+    """The list does not show the first job before there is a second."""
+    it.trouble.hide_new_jobs = True
+
+    async def odd(request: web.Request, handler: Handler) -> web.StreamResponse:
+        if it.trouble.requests["POST /jobs"] > 1:
+            it.trouble.hide_new_jobs = False
+        return await handler(request)
+
+    it.trouble.odd = odd
+
+
 # ── what is found
 
 
@@ -41,6 +53,8 @@ async def test_a_bundle_that_is_there_twice(fault: int, keyed: bool, tmp_path: P
     async with scene(tmp_path, keyed=keyed) as it:
         it.write(*(f"one two {number}" for number in range(3)))
         it.trouble.submissions(fault)
+        if fault == 429:
+            listed_late(it)
         told = await it.run(files_per_job=101)
         assert told.error is None and told.report is not None
         assert told.report.audited and told.report.duplicates == it.trouble.accepted[:1]
@@ -78,6 +92,7 @@ async def test_a_plan_that_is_given_up_and_is_a_job(keyed: bool, tmp_path: Path)
     async with scene(tmp_path, keyed=keyed) as it:
         it.write("one two")
         it.trouble.submissions(Answer(429, headers={"Retry-After": "100000"}))
+        listed_late(it)
         told = await it.run(policy=hb.IngestPolicy(max_outage=600))
         assert isinstance(told.error, hb.RateLimited)
         (it.inputs / "0.txt").write_text("one two three four")
@@ -85,6 +100,29 @@ async def test_a_plan_that_is_given_up_and_is_a_job(keyed: bool, tmp_path: Path)
         assert told.error is None and told.report is not None and told.states == {"0.txt": "DONE"}
         assert told.report.duplicates == it.trouble.accepted[:1]
         await it.settled(jobs=2, duplicates=1)
+
+
+async def test_a_refusal_that_was_not_looked_into_is_looked_into_by_the_next_run(tmp_path: Path) -> None:
+    """Before anything is sent: a job that is found has an owner, though its file is another one by now."""
+    async with scene(tmp_path, keyed=False) as it:
+        it.write("one two")
+        it.trouble.submissions(Answer(429, headers={"Retry-After": "500"}))
+        async with it.client() as client, it.ingest(client) as outcomes:
+
+            async def look(request: web.Request, handler: Handler) -> web.StreamResponse:
+                if "timestamp_ms" in request.query:
+                    outcomes.stop()
+                return await handler(request)
+
+            it.trouble.odd = look
+            assert [outcome async for outcome in outcomes] == []
+        it.trouble.odd = None
+        await it.check(finished=False)
+        (it.inputs / "0.txt").write_text("one two three four")
+        told = await it.run()
+        assert told.error is None and told.report is not None and told.states == {"0.txt": "DONE"}
+        assert (told.report.jobs, told.report.duplicates) == (2, [])
+        await it.settled(jobs=2)
 
 
 # ── by whom
@@ -97,6 +135,7 @@ async def test_what_a_run_did_not_come_to_look_at_is_looked_at_by_the_next(
     async with scene(tmp_path, keyed=False) as it:
         it.write("one two")
         it.trouble.submissions(Answer(429))
+        listed_late(it)
         await broken_off(it, how)
         assert len(it.trouble.accepted) == 2
         told = await it.run()
@@ -143,7 +182,8 @@ async def test_a_look_that_failed_is_made_up_for(tmp_path: Path) -> None:
     async with scene(tmp_path, keyed=False) as it:
         it.write("one two")
         it.trouble.submissions(Answer(429))
-        it.trouble.answers("GET", "/jobs", None, *[Answer(200, body=b"<html>")] * 100)
+        listed_late(it)
+        it.trouble.answers("GET", "/jobs", None, None, *[Answer(200, body=b"<html>")] * 100)
         told = await it.run()
         assert told.error is None and told.report is not None
         assert (told.report.audited, told.report.duplicates) == (False, [])
@@ -195,7 +235,7 @@ async def test_a_list_that_proves_nothing_is_asked_with_pauses(tmp_path: Path) -
         told, times = await looks(it, [Answer(200, body=page)] * 10_000, policy=hb.IngestPolicy(grace=0))
         assert told.error is None and told.states == {"0.txt": "PARKED(UNKNOWN)"}
         assert len(times) == 4  # three looks, and the audit
-        assert all(later - earlier >= 0.999 for earlier, later in itertools.pairwise(times))
+        assert all(later - earlier >= 0.999 for earlier, later in itertools.pairwise(times[:-1]))
 
 
 # ── how often something is sent again

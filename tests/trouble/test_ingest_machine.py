@@ -33,6 +33,7 @@ SUBMISSIONS = st.sampled_from(
         504,
         Answer(409),
         Answer(500, body=b""),
+        Answer(429),
         Before(429, headers={"Retry-After": "2"}),
         Before(429),
         Before(503),

@@ -245,7 +245,10 @@ class Journal:
             move(db, group_id, was, "SUBMITTED", detail=job_id)
             db.execute("UPDATE grp SET job_id = ?, reason = NULL, detail = NULL WHERE id = ?", (job_id, group_id))
             db.execute("DELETE FROM duplicate WHERE job_id = ?", (job_id,))
-            end_attempt(db, group_id, ("SENDING", "UNKNOWN"), "ACCEPTED", None)
+            # Found in the list after nothing but refusals: one of them was not true.
+            silent = end_attempt(db, group_id, ("SENDING", "UNKNOWN"), "ACCEPTED", None)
+            if not silent:
+                end_attempt(db, group_id, ("REFUSED",), "ACCEPTED", None)
 
         await self.change(work)
 
@@ -266,6 +269,24 @@ class Journal:
             end_attempt(db, group_id, ("SENDING",), "UNKNOWN", detail)
 
         await self.change(work)
+
+    async def denied(self, group_id: int, detail: str) -> None:
+        """The try was sent whole, and the server says that it made no job and may make one later.
+
+        UNKNOWN until the job list has confirmed it.
+        """
+
+        def work(db: sqlite3.Connection) -> None:
+            move(db, group_id, ("SENDING",), "UNKNOWN", detail=detail)
+            end_attempt(db, group_id, ("SENDING",), "REFUSED", detail)
+
+        await self.change(work)
+
+    async def only_denied(self, group_ids: Iterable[int]) -> set[int]:
+        """Those of these UNKNOWN groups that were answered each time they were sent, and the answers said no."""
+        wanted = list(group_ids)
+        silent = "SELECT 1 FROM attempt WHERE grp = ? AND state = 'UNKNOWN'"
+        return await self.change(lambda db: {one for one in wanted if not db.execute(silent, (one,)).fetchone()})
 
     async def absent(self, group_id: int, *, most: int) -> bool:
         """No try so far has made a job: the group may be sent again. False the `most`th time it was: parked."""
@@ -317,13 +338,13 @@ def log(db: sqlite3.Connection, group_id: int | None, was: str | None, now: str,
     )
 
 
-def end_attempt(db: sqlite3.Connection, group_id: int, was: tuple[str, ...], now: str, detail: str | None) -> None:
-    """The open tries of a group have come to this."""
+def end_attempt(db: sqlite3.Connection, group_id: int, was: tuple[str, ...], now: str, detail: str | None) -> int:
+    """The open tries of a group have come to this; returns how many there were."""
     marks = ", ".join("?" * len(was))
-    db.execute(
+    return db.execute(
         f"UPDATE attempt SET state = ?, detail = coalesce(?, detail) WHERE grp = ? AND state IN ({marks})",
         (now, detail, group_id, *was),
-    )
+    ).rowcount
 
 
 def _recover(db: sqlite3.Connection) -> None:

@@ -2,7 +2,8 @@
 
 A group is found in the list, and then that job is its job; or two looks through the whole list after the grace time
 have not shown it, and then it may be sent again. Whoever sends earlier makes a second job of a request that something
-on the way had held on to.
+on the way had held on to. Where an answer came, and it was a no for now, nothing is held on to: one look is enough
+then, when the pause is over that the server has asked for.
 """
 
 from __future__ import annotations
@@ -41,9 +42,13 @@ _sent = msgspec.json.Decoder(tuple[Sent, ...])
 
 
 class _Doubt(msgspec.Struct):
-    """What is known of a group without an answer: since when we wait, and looks that did not show it."""
+    """What is known of a group in doubt: since when we wait, and looks that did not show it.
+
+    `denied`: the server has said each time that it made no job.
+    """
 
     since: float
+    denied: bool
     empty: int = 0
     last: float = 0.0
     gaps: int = 0
@@ -57,6 +62,8 @@ class Seeker:
         self._journal = flow.journal
         self._doubts: dict[int, _Doubt] = {}
         self._looks = 0
+        self._next = 0.0  # when to look for those that got no answer
+        self._soonest = 0.0  # not before that for any
 
     async def run(self) -> None:
         """Until the run is over."""
@@ -65,25 +72,42 @@ class Seeker:
             event = flow.event
             doubtful = await self._journal.groups("UNKNOWN", limit=_AT_A_TIME)
             groups = [group for group in doubtful if not repeatable(flow, group)]
-            now = flow.now()
-            self._doubts = {group.id: self._doubts.get(group.id) or _Doubt(since=now) for group in groups}
+            await self._doubt(groups)
             if not groups:
-                self._looks = 0
                 await flow.rest(event)
                 continue
+            if wait := self._wait():
+                await flow.rest(event, wait)
+                continue
             proof = await self._look(groups)
-            if wait := max(self._wait(), flow.asking.pause, 0.0 if proof else _AFTER_NONE):
-                # Not woken by changes: the list is asked at its own pace.
-                await flow.client._open.clock.sleep(wait)
+            now = flow.now()
+            self._next = now + self._pace()
+            self._soonest = 0.0 if proof else now + _AFTER_NONE
+
+    async def _doubt(self, groups: Sequence[Group]) -> None:
+        now = self._flow.now()
+        new = [group.id for group in groups if group.id not in self._doubts]
+        denied = await self._journal.only_denied(new) if new else ()
+        self._doubts = {
+            group.id: self._doubts.get(group.id) or _Doubt(since=now, denied=group.id in denied) for group in groups
+        }
+        if all(doubt.denied for doubt in self._doubts.values()):
+            self._looks, self._next = 0, 0.0
 
     def _wait(self) -> float:
-        """Seconds to the next look: by and by longer, but no longer than until a group could be decided."""
-        if not self._doubts:
-            return 0.0
+        """Seconds to the next look."""
+        now = self._flow.now()
+        for_denied = now + self._flow.sending.pause
+        due = min(for_denied if doubt.denied else self._next for doubt in self._doubts.values())
+        return max(due - now, self._soonest - now, self._flow.asking.pause, 0.0)
+
+    def _pace(self) -> float:
+        """Seconds to another look for those without an answer: by and by longer, but not beyond when one is decided."""
         now = self._flow.now()
         grace = self._flow.policy.grace
         regular = _WAITS[min(self._looks, len(_WAITS)) - 1]
-        decisive = min(max(doubt.since + grace, doubt.last + self._apart) - now for doubt in self._doubts.values())
+        silent = [doubt for doubt in self._doubts.values() if not doubt.denied]
+        decisive = min((max(doubt.since + grace, doubt.last + self._apart) - now for doubt in silent), default=0.0)
         return min(regular, max(decisive, min(1.0, self._apart)))
 
     @property
@@ -94,6 +118,7 @@ class Seeker:
         """One walk through the list, and what follows. Returns whether what it did not show is not there."""
         flow = self._flow
         self._looks += 1
+        paused = flow.sending.pause > 0
         sought = [_sought(group, _MARGIN_MS) for group in groups if group.sent is not None]
         try:
             jobs, gap = await _listed(flow, sought)
@@ -108,10 +133,14 @@ class Seeker:
         for group in groups:
             if mine := found.get(group.id):
                 await self._adopt(group, mine)
+            elif self._doubts[group.id].denied:
+                # A list that shows only a part is no reason to doubt the server's word.
+                if not paused:
+                    await self._resend(group, "")
             elif not gap:
                 await self._missing(group)
         if gap:
-            await self._blind([group for group in groups if group.id not in found], gap)
+            await self._blind([group for group in groups if group.id not in found and group.id in self._doubts], gap)
         return not gap
 
     async def _adopt(self, group: Group, jobs: Sequence[JobDetails]) -> None:

@@ -1,8 +1,9 @@
 """Groups become jobs: an intent on disk, one try, and what its end means.
 
-A try that failed before its last byte made no job, and one that the server refused made none either. Everything else
-is UNKNOWN. Where the server honours idempotency keys the same request is simply made again, with the same key; where it
-does not, nothing is sent until the job list has been looked through (`seeking`).
+A try that failed before its last byte made no job, and one that the server refused for good made none either.
+Everything else is UNKNOWN. Where the server honours idempotency keys the same request is simply made again, with the
+same key; where it does not, nothing is sent until the job list has been looked through (`seeking`), and not even a 429
+is taken at its word.
 """
 
 from __future__ import annotations
@@ -133,12 +134,12 @@ class Sender:
             await attempt.back(again, error)
             flow.fail(error)
         except (RateLimited, StorageFull, ServerError) as error:
-            await attempt.back(again, error)
             flow.sending.refused(error)
+            await attempt.later(again, error)
         except ApiError as error:
             if error.status in _LATER:
-                await attempt.back(again, error)
                 flow.sending.refused(error)
+                await attempt.later(again, error)
             else:
                 await self._no(group, attempt, error)
         except TransportError as error:
@@ -259,7 +260,7 @@ class _Attempt:
             models=config.models,
             transcription=config.transcription,
         )
-        request = wire.submit_request(submission, uploads, key=group.uuid)
+        request = wire.submit_request(submission, uploads, key=group.uuid, once=not flow.keyed)
         length = None if request.body is None else request.body.length
         await flow.journal.intend(group, sent=sent, length=length, keyed=flow.keyed, server_ms=flow.server_ms())
         self._request, self._intended = request, True
@@ -273,6 +274,15 @@ class _Attempt:
         """The try has certainly made no job."""
         if self._intended:
             await self._flow.journal.not_sent(self._group.id, str(error), again=again)
+
+    async def later(self, again: str, error: ApiError) -> None:
+        """The server says that the try made no job, and that another one may."""
+        body = None if self._request is None else self._request.body
+        whole = body is not None and body.length is not None and self._gone >= body.length
+        if self._intended and whole and not self._flow.keyed:
+            await self._flow.journal.denied(self._group.id, str(error))
+        else:
+            await self.back(again, error)
 
     async def broken_off(self, again: str, error: BaseException) -> None:
         """The try was cancelled in the middle."""
