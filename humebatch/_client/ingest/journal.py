@@ -283,10 +283,15 @@ class Journal:
         await self.change(work)
 
     async def only_denied(self, group_ids: Iterable[int]) -> set[int]:
-        """Those of these UNKNOWN groups that were answered each time they were sent, and the answers said no."""
+        """Those of these UNKNOWN groups whose last try was `denied`, and none before it may still be a job."""
         wanted = list(group_ids)
-        silent = "SELECT 1 FROM attempt WHERE grp = ? AND state = 'UNKNOWN'"
-        return await self.change(lambda db: {one for one in wanted if not db.execute(silent, (one,)).fetchone()})
+        query = "SELECT state FROM attempt WHERE grp = ? ORDER BY number DESC"
+
+        def denied(db: sqlite3.Connection, group_id: int) -> bool:
+            states = [state for (state,) in db.execute(query, (group_id,))]
+            return states[:1] == ["REFUSED"] and "UNKNOWN" not in states
+
+        return await self.change(lambda db: {one for one in wanted if denied(db, one)})
 
     async def absent(self, group_id: int, *, most: int) -> bool:
         """No try so far has made a job: the group may be sent again. False the `most`th time it was: parked."""

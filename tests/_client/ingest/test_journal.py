@@ -567,6 +567,48 @@ async def test_tries_are_numbered_and_a_group_without_a_key_never_has_one_again(
 
 
 @pytest.mark.anyio
+@pytest.mark.parametrize(
+    ("tries", "denied"),
+    [
+        (["no"], True), (["no", "no"], True), (["silence", "no"], True), (["no", "silence"], False),
+        (["no", "silence", "no"], True),
+    ],
+    ids=str,
+)  # fmt: skip
+async def test_denied_is_whoever_waits_for_no_answer(tries: list[str], denied: bool, journal: Journal) -> None:
+    one = await group(journal)
+    for number, how in enumerate(tries, 1):
+        (one,) = await journal.groups("PLANNED", limit=1)
+        await intend(journal, one)
+        await (journal.denied if how == "no" else journal.unknown)(one.id, "429")
+        if number < len(tries):
+            assert await journal.absent(one.id, most=4)
+    assert await journal.only_denied([one.id]) == ({one.id} if denied else set())
+    # Parked after silence, and looked at again by another run: there is no word of the server to go by.
+    await journal.absent(one.id, most=0)
+    if not denied:
+        assert await journal.only_denied([one.id]) == set()
+
+
+@pytest.mark.anyio
+async def test_a_job_behind_a_refusal_is_that_of_the_group(journal: Journal) -> None:
+    one = await group(journal)
+    await intend(journal, one)
+    await journal.denied(one.id, "429")
+    await journal.accepted(one.id, "job", was=("UNKNOWN",))
+    assert await journal.change(lambda db: db.execute("SELECT state FROM attempt").fetchall()) == [("ACCEPTED",)]
+    other = await group(journal)
+    await intend(journal, other)
+    await journal.denied(other.id, "429")
+    assert await journal.absent(other.id, most=1)  # that is no try that came to nothing
+    (other,) = await journal.groups("PLANNED", limit=1)
+    await intend(journal, other)
+    await journal.accepted(other.id, "another")
+    tries = await journal.change(lambda db: db.execute("SELECT state FROM attempt WHERE grp = 2").fetchall())
+    assert tries == [("REFUSED",), ("ACCEPTED",)]
+
+
+@pytest.mark.anyio
 async def test_what_was_being_sent_when_it_died_is_unknown(path: Path) -> None:
     journal = await asyncio.to_thread(opened, path)
     sending, planned = await group(journal), await group(journal)
