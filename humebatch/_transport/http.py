@@ -118,11 +118,14 @@ class Transport:
     ) -> None:
         sessions = (self._reading, self._creating, self._creating_again)
         self._reading = self._creating = self._creating_again = None
-        # Shielded: a cancelled block must not leave connections behind.
-        with anyio.CancelScope(shield=True):
-            for session in sessions:
-                if session is not None:
-                    await session.close()
+        # Shielded, and in tasks of their own, which asyncio's own cancellation does not reach either: a cancelled block
+        # must not leave connections behind.
+        closing = [asyncio.ensure_future(session.close()) for session in sessions if session is not None]
+        if closing:
+            with anyio.CancelScope(shield=True):
+                await asyncio.wait(closing)
+            for one in closing:
+                one.result()
 
     def _session(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         session = aiohttp.ClientSession(

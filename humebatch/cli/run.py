@@ -213,14 +213,23 @@ class _Told:
         say(_sums(report))
         for why, count in sorted(report.failures.items()):
             say(f"  {count} {why}")
-        if report.failed and not stopped:
-            say("--retry-failed submits them again.")
+        if not stopped and any(why.startswith(InputState.FAILED) for why in report.failures.keys() - _LOCAL):
+            say("--retry-failed submits again what the server has refused or not measured.")
         if report.duplicates:
             say(f"Jobs that the server has made of our files a second time: {', '.join(report.duplicates)}")
         if not (report.audited or stopped or report.open):
             say("The job list could not be looked through for jobs that were made twice.")
         if stopped:
             say(f"Stopped; {report.open} files are not finished. Run the same command again to go on.")
+
+
+# Looked at again by every run: these need another file, and not another submission.
+_LOCAL = {
+    f"{InputState.FAILED}({reason})"
+    for reason in (
+        Reason.MISSING, Reason.UNREADABLE, Reason.NOT_A_FILE, Reason.OUTSIDE, Reason.EMPTY, Reason.CHANGED,
+    )
+}  # fmt: skip
 
 
 @contextlib.contextmanager

@@ -60,6 +60,7 @@ def test_journal_show_says_what_is_where_and_why(tmp_path: Path, remote: dict[st
     (tmp_path / "in" / "same.txt").write_text("text of a.txt".replace("a.txt", "in/a.txt"))
     ran = run(tmp_path, remote, "--journal", "run.db")
     assert ran.code == 1
+    assert "retry" not in ran.err  # an empty file needs another content, and not another try
     assert not (tmp_path / "out" / "journal.db").exists()
     told = humebatch("journal", "show", "run.db", cwd=tmp_path)
     lines = told.out.splitlines()
@@ -136,7 +137,8 @@ def test_failed_files_are_submitted_again_when_asked(tmp_path: Path) -> None:
     attempts = []
     with answering([source("a.txt", predictions=[measured("a.txt")])]) as base_url:
         for more in ((), (), ("--retry-failed",)):
-            assert run(tmp_path, {}, "--base-url", base_url, *more).code == 1
+            ran = run(tmp_path, {}, "--base-url", base_url, *more)
+            assert ran.code == 1 and "--retry-failed submits again" in ran.err
             report = shown("out/journal.db", tmp_path)[-1]["report"]
             attempts.append(report["attempts"])
             assert report["failures"] == {"FAILED(NOT_MEASURED)": 1}

@@ -101,7 +101,10 @@ def set_aside(db: sqlite3.Connection, group: Group, path: bytes | None, *, detai
     The others go into other groups. False if an earlier try of the group may be a job: then all stay, and whether it is
     one is for the job list to say, for the same request cannot be made again.
     """
-    tried = db.execute("SELECT 1 FROM attempt WHERE grp = ? AND state = 'UNKNOWN'", (group.id,)).fetchone()
+    # Of one that waited for another try, not even what was answered is taken for certain.
+    doubtful = "REFUSED" if group.state == "UNKNOWN" else "UNKNOWN"
+    query = "SELECT 1 FROM attempt WHERE grp = ? AND state IN ('UNKNOWN', ?)"
+    tried = db.execute(query, (group.id, doubtful)).fetchone()
     end_attempt(db, group.id, ("SENDING",), "NOT_SENT", detail)
     if tried:
         db.execute("UPDATE grp SET keyed = 0 WHERE id = ?", (group.id,))

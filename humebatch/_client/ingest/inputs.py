@@ -26,6 +26,7 @@ from .storing import NotStored, Stored, Target
 __all__ = [
     "RESULT",
     "Ended",
+    "asked_so",
     "copies",
     "end_group",
     "fail",
@@ -40,6 +41,7 @@ __all__ = [
     "targets",
     "to_hash",
     "told",
+    "unsave",
 ]
 
 RESULT = b"predictions.json"
@@ -170,7 +172,9 @@ def hashed(
             continue
         facts = (result.md5, result.size, result.mtime_ns, result.dev, result.ino, file_id)
         db.execute("UPDATE file SET md5 = ?, size = ?, mtime_ns = ?, dev = ?, ino = ?, stale = 0 WHERE id = ?", facts)
-        if before == result.md5 and saved is not None:  # touched, not changed
+        if before == result.md5 and saved is not None and not asked_so(db, file_id):
+            unsave(db, file_id)
+        elif before == result.md5 and saved is not None:  # touched, not changed
             if size_of(os.path.join(out, place, RESULT)) == saved:
                 db.execute("UPDATE file SET state = 'DONE' WHERE id = ?", (file_id,))
                 ended.append(told(db, file_id))
@@ -248,11 +252,17 @@ def promote(db: sqlite3.Connection, file_id: int) -> None:
         db.executemany("UPDATE file SET same_as = ? WHERE id = ?", [(heirs[0], heir) for heir in heirs[1:]])
 
 
+def unsave(db: sqlite3.Connection, file_id: int) -> None:
+    """What was saved of this input is not what is asked for now, nor is that of those that have it from there."""
+    db.execute("UPDATE file SET saved = NULL WHERE id = ? OR (same_as = ? AND state = 'FOUND')", (file_id, file_id))
+    promote(db, file_id)
+
+
 # ── ended
 
 
 def _look_again(db: sqlite3.Connection, file_ids: Iterable[int]) -> None:
-    """These inputs were touched meanwhile: hashing tells whether what was measured is what they are."""
+    """Hashing tells whether what was measured of these inputs is what they are and what is asked for."""
     db.executemany(
         "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, changes = 0, stale = 0 WHERE id = ?",
         [(file_id,) for file_id in file_ids],
@@ -260,8 +270,21 @@ def _look_again(db: sqlite3.Connection, file_ids: Iterable[int]) -> None:
 
 
 def _stale(db: sqlite3.Connection, file_ids: Iterable[int]) -> list[int]:
-    query = "SELECT 1 FROM file WHERE id = ? AND stale = 1 AND state IN ('GROUPED', 'SAME')"
-    return [file_id for file_id in file_ids if db.execute(query, (file_id,)).fetchone()]
+    """Those of these on the way that were touched meanwhile, or were sent as an earlier run has asked for."""
+    query = "SELECT stale FROM file WHERE id = ? AND state IN ('GROUPED', 'SAME')"
+    on_the_way = [(file_id, row[0]) for file_id in file_ids if (row := db.execute(query, (file_id,)).fetchone())]
+    return [file_id for file_id, stale in on_the_way if stale or not asked_so(db, file_id)]
+
+
+def asked_so(db: sqlite3.Connection, file_id: int) -> bool:
+    """Whether an input was sent as this run asks for, or not at all."""
+    query = (
+        "SELECT config.request = meta.value FROM meta, file LEFT JOIN file AS original ON original.id = file.same_as "
+        "JOIN grp ON grp.id = coalesce(file.grp, original.grp) JOIN config ON config.id = grp.config "
+        "WHERE file.id = ? AND meta.name = 'config'"
+    )
+    row = db.execute(query, (file_id,)).fetchone()
+    return row is None or bool(row[0])
 
 
 def targets(db: sqlite3.Connection, group_id: int, out: bytes) -> list[Target]:

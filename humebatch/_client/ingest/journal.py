@@ -114,14 +114,13 @@ class Journal:
         self._absences: Counter[int] = Counter()
 
     @classmethod
-    def open(cls, path: Path, binding: Binding, *, rebind: bool) -> Journal:
+    def open(cls, path: Path, binding: Binding, *, rebind: bool, lock: IO[str] | None = None) -> Journal:
         """Lock, open, check and bind; blocks. What was being sent when the last run died is UNKNOWN from here on.
 
-        Raises `ConfigError` and `DiskError`.
+        `lock`: of `hold`, if the caller has it; closed when this fails. Raises `ConfigError` and `DiskError`.
         """
-        # By whatever name it is called: a symbolic link to it is no second journal.
         path = Path(os.path.realpath(path))
-        lock = hold(path)
+        lock = lock or hold(path)
         try:
             db = open_journal(path)
             try:
@@ -283,9 +282,9 @@ class Journal:
         await self.change(work)
 
     async def only_denied(self, group_ids: Iterable[int]) -> set[int]:
-        """Those of these UNKNOWN groups whose last try was `denied`, and none before it may still be a job."""
+        """Those of these UNKNOWN groups whose last try was `denied`, and none before it is without an answer."""
         wanted = list(group_ids)
-        query = "SELECT state FROM attempt WHERE grp = ? ORDER BY number DESC"
+        query = "SELECT state FROM attempt WHERE grp = ? AND state <> 'NOT_SENT' ORDER BY number DESC"
 
         def denied(db: sqlite3.Connection, group_id: int) -> bool:
             states = [state for (state,) in db.execute(query, (group_id,))]
@@ -293,7 +292,7 @@ class Journal:
 
         return await self.change(lambda db: {one for one in wanted if denied(db, one)})
 
-    async def absent(self, group_id: int, *, most: int) -> bool:
+    async def absent(self, group_id: int, why: str, *, most: int) -> bool:
         """No try so far has made a job: the group may be sent again. False the `most`th time it was: parked."""
 
         def work(db: sqlite3.Connection) -> bool:
@@ -303,7 +302,7 @@ class Journal:
             end_attempt(db, group_id, ("UNKNOWN",), "ABSENT", None)
             if self._absences[group_id] >= most:
                 return False
-            move(db, group_id, ("UNKNOWN",), "PLANNED", detail="not in the job list")
+            move(db, group_id, ("UNKNOWN",), "PLANNED", detail=why)
             return True
 
         return await self.change(work)

@@ -193,7 +193,7 @@ def _holds(asked: Any, echoed: Any) -> bool:
 async def walk(page: Page, *, since_ms: int, limit: int = 200) -> AsyncGenerator[JobDetails]:
     """Every job of the list that was created at `since_ms` (server clock) or later, each once, in no certain order.
 
-    `page` takes the parameters of a list request; its errors pass through, but for a refusal of that many rows.
+    `page` takes the parameters of a list request; its errors pass through, but for a refusal of what was asked.
     `limit`: rows to begin with, at least 50.
     Holds the ids of what it has given. Raises `ListGap` as soon as the list turns out to be none that one can walk:
     what was given until then is true, what was not may still exist.
@@ -202,7 +202,12 @@ async def walk(page: Page, *, since_ms: int, limit: int = 200) -> AsyncGenerator
     given: set[str] = set()
     after, last = since_ms - 1, ""
     while True:
-        rows, cut = await asking.rows(when="created_after", timestamp_ms=after, sort_by="created", direction="asc")
+        try:
+            rows, cut = await asking.rows(when="created_after", timestamp_ms=after, sort_by="created", direction="asc")
+        except InvalidRequest:
+            # A list that does not know these parameters may have said so of any number of rows.
+            asking = _Asking(page, limit)
+            break
         times = [row.state.created_timestamp_ms for row in rows]
         if any(time < after for time in times) or any(a > b for a, b in itertools.pairwise(times)):
             break
@@ -228,7 +233,10 @@ async def walk(page: Page, *, since_ms: int, limit: int = 200) -> AsyncGenerator
 async def _newest(asking: _Asking, since_ms: int, given: set[str]) -> AsyncGenerator[JobDetails]:
     """The same from a list that does not do what it is asked: one page that is whole or goes back far enough."""
     while True:
-        rows, cut = await asking.rows(sort_by="created", direction="desc")
+        try:
+            rows, cut = await asking.rows(sort_by="created", direction="desc")
+        except InvalidRequest as error:
+            raise ListGap(f"the job list refuses what it is asked ({error})") from error
         for row in _fresh(rows, since_ms, given):
             yield row
         times = [row.state.created_timestamp_ms for row in rows]

@@ -135,4 +135,4 @@ def write_index(db: sqlite3.Connection, out: bytes) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
-        raise DiskError(f"{target}: {error.strerror or error}", path=str(target)) from error
+        raise DiskError(f"{target}: {error.strerror or error}; nothing is lost", path=str(target)) from error

@@ -35,7 +35,7 @@ from .hashing import Abandoned, Hashed, Unusable, hash_file, ran_out
 from .journal import Journal
 from .reporting import report, write_index
 from .scan import AnyPath, Found, scan
-from .schema import Binding, at_home
+from .schema import Binding, at_home, hold
 from .seeking import Seeker, audit
 from .sending import Sender
 from .storing import sweep_parts
@@ -150,11 +150,17 @@ async def ingest(
         found = scan(paths, out=options.out, include=options.include, exclude=options.exclude, beside=beside)
         _prepare(options.out)
         binding = Binding(server=server, key=key, config=config, out=os.fsdecode(os.path.realpath(options.out)))
-        opened = Journal.open(options.journal, binding, rebind=rebind)
+        # Both are held before the journal is bound to anything: a run that is refused changes nothing.
+        lock = hold(options.journal)
         try:
             folder = _held(options.out)
         except BaseException:
-            opened.release()
+            lock.close()
+            raise
+        try:
+            opened = Journal.open(options.journal, binding, rebind=rebind, lock=lock)
+        except BaseException:
+            os.close(folder)
             raise
         # Not earlier: they may be those of the run that holds the folder.
         with contextlib.suppress(OSError):
@@ -338,7 +344,7 @@ class _Run:
         if any(not one.path.startswith(b"/") for one in batch):
             at_home(db, flow.options.here, rebind=flow.options.rebind)
         out, retry = flow.options.out, flow.options.retry_failed
-        return take(db, flow.journal.run, batch, config=flow.config, out=out, retry=retry)
+        return take(db, flow.journal.run, batch, out=out, retry=retry)
 
     async def _plan(self) -> None:
         """Hash what was found, make groups of it a little ahead of the sending, and see when all is done."""

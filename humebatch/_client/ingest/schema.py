@@ -128,10 +128,9 @@ class Binding(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def hold(path: Path) -> IO[str]:
-    """Lock the journal for this process. Raises `ConfigError` naming who holds it.
-
-    `path` is the real one, for two names of a file would be two locks.
-    """
+    """Lock the journal for this process. Raises `ConfigError` naming who holds it."""
+    # By whatever name it is called: a symbolic link to it is no second journal.
+    path = Path(os.path.realpath(path))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = open(path.with_name(path.name + ".lock"), "a+", opener=_regular)  # noqa: SIM115 - held while we run

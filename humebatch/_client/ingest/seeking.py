@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import sqlite3
+import time
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -22,6 +23,7 @@ from ...jobs import JobDetails
 from . import inputs
 from .flow import Flow
 from .journal import Group, Sent, log, now_ms
+from .outage import Outage
 from .reconcile import ListGap, Sought, owners, walk
 from .sending import asked, repeatable
 
@@ -32,12 +34,17 @@ _MARGIN_MS = 15 * 60 * 1000
 _WAITS = (5.0, 10.0, 20.0, 40.0)
 # Two looks must lie so far apart, for a list may lag; seconds.
 _APART = 10.0
+# Looks for nothing but groups that were answered lie so far apart, for a server that is busy answers many so; and they
+# take no more than such a part of the time.
+_DENIED_APART = 5.0
+_DENIED_SHARE = 0.1
 # After a look that proved nothing, however short the grace time is; seconds.
 _AFTER_NONE = 1.0
 _GAPS = 3
 # Nothing on the way holds on to a request for longer.
 _LATEST_MS = 24 * 3600 * 1000
 _AT_A_TIME = 500
+_ABSENT = "it is not in the job list"
 _sent = msgspec.json.Decoder(tuple[Sent, ...])
 
 
@@ -62,8 +69,10 @@ class Seeker:
         self._journal = flow.journal
         self._doubts: dict[int, _Doubt] = {}
         self._looks = 0
-        self._next = 0.0  # when to look for those that got no answer
-        self._soonest = 0.0  # not before that for any
+        # Of its own: that other looks at jobs succeed is no sign that this one ever will.
+        self._asking = Outage(flow.now, flow.fail, patience=flow.policy.max_outage)
+        # When to look again: for those that got no answer, those that got one, and for any of them.
+        self._next = self._next_denied = self._soonest = 0.0
 
     async def run(self) -> None:
         """Until the run is over."""
@@ -79,9 +88,11 @@ class Seeker:
             if wait := self._wait():
                 await flow.rest(event, wait)
                 continue
+            began = time.monotonic()  # what it costs, on whatever clock waits are
             proof = await self._look(groups)
             now = flow.now()
             self._next = now + self._pace()
+            self._next_denied = now + max(_DENIED_APART, (time.monotonic() - began) / _DENIED_SHARE)
             self._soonest = 0.0 if proof else now + _AFTER_NONE
 
     async def _doubt(self, groups: Sequence[Group]) -> None:
@@ -97,9 +108,9 @@ class Seeker:
     def _wait(self) -> float:
         """Seconds to the next look."""
         now = self._flow.now()
-        for_denied = now + self._flow.sending.pause
+        for_denied = max(now + self._flow.sending.pause, self._next_denied)
         due = min(for_denied if doubt.denied else self._next for doubt in self._doubts.values())
-        return max(due - now, self._soonest - now, self._flow.asking.pause, 0.0)
+        return max(due - now, self._soonest - now, self._asking.pause, 0.0)
 
     def _pace(self) -> float:
         """Seconds to another look for those without an answer: by and by longer, but not beyond when one is decided."""
@@ -125,9 +136,10 @@ class Seeker:
         except (AuthError, ConfigError):
             raise
         except HumebatchError as error:
-            flow.asking.refused(error)
+            self._asking.refused(error)
+            await self._unheard(groups, f"the job list cannot be had: {error}")
             return False
-        flow.asking.fine()
+        self._asking.fine()
         claimed = await claimed_of(flow, jobs)
         found = owners(jobs, sought, claimed)
         for group in groups:
@@ -136,7 +148,7 @@ class Seeker:
             elif self._doubts[group.id].denied:
                 # A list that shows only a part is no reason to doubt the server's word.
                 if not paused:
-                    await self._resend(group, "")
+                    await self._resend(group, gap or _ABSENT)
             elif not gap:
                 await self._missing(group)
         if gap:
@@ -148,6 +160,8 @@ class Seeker:
         await self._journal.change(lambda db: _note_duplicates(db, group.id, jobs[1:]))
         await self._journal.accepted(group.id, jobs[0].job_id, was=("UNKNOWN",))
         del self._doubts[group.id]
+        # It takes submissions, whatever it answers.
+        flow.sending.fine()
         flow.accepted(jobs[0].job_id)
 
     async def _missing(self, group: Group) -> None:
@@ -160,7 +174,7 @@ class Seeker:
             doubt.empty += 1
             doubt.last = now
         if doubt.empty >= 2:
-            await self._resend(group, f"no answer came {flow.policy.attempts} times, and it is not in the job list")
+            await self._resend(group, _ABSENT)
 
     async def _blind(self, groups: Sequence[Group], why: str) -> None:
         """The list cannot be relied on, so what it does not show proves nothing."""
@@ -177,9 +191,19 @@ class Seeker:
             else:
                 await self._park(group, f"it was sent and no answer came; {why}")
 
+    async def _unheard(self, groups: Sequence[Group], why: str) -> None:
+        """The list says nothing. Whoever got an answer has that to go by, when the list had time enough."""
+        flow = self._flow
+        for group in groups:
+            doubt = self._doubts[group.id]
+            doubt.gaps += doubt.denied
+            if doubt.gaps >= _GAPS and flow.now() >= doubt.since + flow.policy.grace:
+                await self._resend(group, why)
+
     async def _resend(self, group: Group, why: str) -> None:
-        if not await self._journal.absent(group.id, most=self._flow.policy.attempts):
-            await self._park(group, why)
+        attempts = self._flow.policy.attempts
+        if not await self._journal.absent(group.id, why, most=attempts):
+            await self._park(group, f"no answer came {attempts} times; {why}")
         self._doubts.pop(group.id, None)
         self._flow.wake()
 

@@ -1,9 +1,9 @@
 """Groups become jobs: an intent on disk, one try, and what its end means.
 
 A try that failed before its last byte made no job, and one that the server refused for good made none either.
-Everything else is UNKNOWN. Where the server honours idempotency keys the same request is simply made again, with the
-same key; where it does not, nothing is sent until the job list has been looked through (`seeking`), and not even a 429
-is taken at its word.
+Everything else is UNKNOWN, and not even a 429 is taken at its word. Where the server honours idempotency keys the same
+request is simply made again, with the same key; where it does not, nothing is sent until the job list has been looked
+through (`seeking`).
 """
 
 from __future__ import annotations
@@ -260,7 +260,7 @@ class _Attempt:
             models=config.models,
             transcription=config.transcription,
         )
-        request = wire.submit_request(submission, uploads, key=group.uuid, once=not flow.keyed)
+        request = wire.submit_request(submission, uploads, key=group.uuid, once=True)
         length = None if request.body is None else request.body.length
         await flow.journal.intend(group, sent=sent, length=length, keyed=flow.keyed, server_ms=flow.server_ms())
         self._request, self._intended = request, True
@@ -279,7 +279,7 @@ class _Attempt:
         """The server says that the try made no job, and that another one may."""
         body = None if self._request is None else self._request.body
         whole = body is not None and body.length is not None and self._gone >= body.length
-        if self._intended and whole and not self._flow.keyed:
+        if self._intended and whole:
             await self._flow.journal.denied(self._group.id, str(error))
         else:
             await self.back(again, error)

@@ -313,7 +313,7 @@ def _save(target: Target, part: _Part) -> Stored | NotStored:
     except OSError as error:
         words = f"{_shown(path)}: {error.strerror or error}"
         if error.errno in _DISK:
-            raise DiskError(words, path=_shown(path)) from error
+            raise DiskError(f"{words}; nothing is lost", path=_shown(path)) from error
         return NotStored(target.file, Reason.NOT_SAVED, words)
     return Stored(target.file, path, size, sha256, errors)
 

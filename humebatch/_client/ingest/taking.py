@@ -7,7 +7,7 @@ import sqlite3
 from collections.abc import Iterable
 
 from ...ingestion import Reason
-from .inputs import RESULT, Ended, fail, fetch_again, promote, size_of, told
+from .inputs import RESULT, Ended, asked_so, fail, fetch_again, promote, size_of, told, unsave
 from .scan import Found
 
 __all__ = ["take"]
@@ -20,16 +20,13 @@ _OURS = frozenset(
 _LOCAL = (Reason.UNREADABLE, Reason.NOT_A_FILE, Reason.CHANGED)
 
 
-def take(
-    db: sqlite3.Connection, run: int, found: Iterable[Found], *, config: int, out: bytes, retry: bool
-) -> list[Ended]:
+def take(db: sqlite3.Connection, run: int, found: Iterable[Found], *, out: bytes, retry: bool) -> list[Ended]:
     """Write down what a scan found; returns the inputs that have ended, now or in an earlier run.
 
-    An input that changed, or was measured as another `config` asked for, is a new one. `retry`: FAILED ones are, too.
+    An input that changed, or was measured as another run has asked for, is a new one. `retry`: FAILED ones are, too.
     DONE ones whose results are not where they were saved are fetched again.
     """
     ended: list[Ended] = []
-    several = db.execute("SELECT count(*) FROM config").fetchone()[0] > 1
     for one in found:
         row = db.execute(
             "SELECT id, state, reason, place, saved, seen, size, mtime_ns, dev, ino FROM file WHERE path = ?",
@@ -48,10 +45,11 @@ def take(
             if one.reason is None and facts != [one.size, one.mtime_ns, one.dev, one.ino]:
                 _changed(db, file_id, state)
             continue
-        if several and state == "DONE" and one.reason is None and not _asked_so(db, file_id, config):
-            db.execute("UPDATE file SET saved = NULL WHERE id = ?", (file_id,))
-            promote(db, file_id)
-            db.execute("UPDATE file SET state = 'FOUND', changes = 0 WHERE id = ?", (file_id,))
+        if one.reason is None and not asked_so(db, file_id):
+            unsave(db, file_id)
+            db.execute(
+                "UPDATE file SET state = 'FOUND', reason = NULL, detail = NULL, changes = 0 WHERE id = ?", (file_id,)
+            )
             continue
         # What was measured stays measured when the file is gone.
         gone = state == "DONE" and one.reason is Reason.MISSING
@@ -85,15 +83,6 @@ def _changed(db: sqlite3.Connection, file_id: int, state: str) -> None:
     elif state == "GROUPED":
         # Its job may have been made of what it was: that is for later.
         db.execute("UPDATE file SET stale = 1 WHERE id = ?", (file_id,))
-
-
-def _asked_so(db: sqlite3.Connection, file_id: int, config: int) -> bool:
-    """Whether a DONE input was measured as `config` asks for."""
-    query = (
-        "SELECT grp.config FROM file LEFT JOIN file AS original ON original.id = file.same_as "
-        "LEFT JOIN grp ON grp.id = coalesce(file.grp, original.grp) WHERE file.id = ?"
-    )
-    return bool(db.execute(query, (file_id,)).fetchone()[0] in (None, config))
 
 
 def _insert(db: sqlite3.Connection, run: int, one: Found) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -115,11 +116,13 @@ class Work:
 
     def query(self, sql: str) -> list[Any]:
         """Rows of the journal."""
-        db = sqlite3.connect(self.journal)
-        try:
+        with contextlib.closing(sqlite3.connect(self.journal)) as db:
             return db.execute(sql).fetchall()
-        finally:
-            db.close()
+
+    def change(self, sql: str) -> None:
+        """Change the journal, as somebody else would."""
+        with contextlib.closing(sqlite3.connect(self.journal)) as db, db:
+            db.execute(sql)
 
 
 async def contents_of(server: RunningServer) -> list[str]:

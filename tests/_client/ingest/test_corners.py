@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import fcntl
 import os
 import threading
 from collections.abc import Iterator
@@ -17,10 +18,10 @@ import pytest
 import humebatch as hb
 from humebatch._client.ingest import inputs
 from humebatch._client.ingest.grouping import Grouping, group_inputs, set_aside
-from humebatch._client.ingest.journal import Group
+from humebatch._client.ingest.journal import Group, Journal
 from humebatch.config import IngestPolicy
 from humebatch.errors import ConfigError, DiskError, InputFailed
-from humebatch.testing import Answer, FakeClock, RunningServer, Trouble, running_server
+from humebatch.testing import Answer, Before, FakeClock, RunningServer, Trouble, running_server
 from tests._client.ingest.runs import BURST, KEY, Work, clip, md5_of
 from tests._client.ingest.test_grouping import hash_all, journal, take
 
@@ -249,6 +250,81 @@ async def test_another_configuration_is_measured_anew(troubled: RunningServer, w
         (measured,) = work.result(os.path.join(b"in", name.encode()))["results"]["predictions"]
         assert list(measured["models"]) == ["prosody"]
     assert (await work.run(troubled, models=prosody)).report.attempts == 2
+
+
+@pytest.mark.parametrize("where", ["under way", "touched"])
+async def test_what_an_earlier_configuration_left_on_the_way_is_measured_anew(
+    where: str, troubled: RunningServer, work: Work
+) -> None:
+    work.make({"a.wav": clip("a"), "same.wav": clip("a")})
+    if where == "under way":
+        async with (
+            hb.BatchClient(base_url=troubled.base_url, api_key=KEY) as client,
+            client.ingest(work.inputs, models=BURST, journal=work.journal, out=work.out) as running,
+        ):
+            while not running._flow.open_jobs:
+                await asyncio.sleep(0.001)
+    else:
+        await work.run(troubled)
+        work.change("UPDATE file SET state = 'FOUND'")  # as a run leaves it that is killed after the scan
+    prosody = hb.Models(prosody=hb.Prosody())
+    ran = await work.run(troubled, models=prosody, rebind=True)
+    assert (ran.report.done, ran.report.jobs) == (2, 2)
+    for name in ("a.wav", "same.wav"):
+        (measured,) = work.result(os.path.join(b"in", name.encode()))["results"]["predictions"]
+        assert list(measured["models"]) == ["prosody"]
+    assert (await work.run(troubled, models=prosody)).report.attempts == 2
+
+
+async def test_what_was_refused_as_asked_before_is_asked_anew(
+    troubled: RunningServer, trouble: Trouble, work: Work
+) -> None:
+    work.make({"a.wav": clip("a")})
+    trouble.submissions(Before(422))
+    for _ in range(2):
+        assert (await work.run(troubled)).report.failures == {"FAILED(REFUSED)": 1}
+    assert (await work.run(troubled, models=hb.Models(prosody=hb.Prosody()), rebind=True)).report.done == 1
+
+
+async def test_a_rebind_that_is_refused_changes_nothing(troubled: RunningServer, work: Work) -> None:
+    work.make({"a.wav": clip("a")})
+    await work.run(troubled)
+    other = work.folder / "other"
+    other.mkdir()
+    held = os.open(other, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(ConfigError, match="in use by another run"):
+            await work.run(troubled, out=other, rebind=True)
+    finally:
+        os.close(held)
+    assert (await work.run(troubled)).report.done == 1
+
+
+async def test_cancelled_twice_while_the_journal_is_opened(
+    troubled: RunningServer, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.make({"a.wav": clip("a")})
+    there, go = threading.Event(), threading.Event()
+    opening = Journal.open
+
+    def slowly(*args: Any, **more: Any) -> Journal:
+        opened = opening(*args, **more)
+        there.set()
+        go.wait(30)
+        return opened
+
+    monkeypatch.setattr(Journal, "open", slowly)
+    task = asyncio.create_task(work.run(troubled))
+    assert await asyncio.to_thread(there.wait, 30)
+    for _ in range(3):
+        task.cancel()
+        await asyncio.sleep(0.01)
+    go.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    monkeypatch.undo()
+    assert (await work.run(troubled)).report.done == 1
 
 
 async def test_files_that_change_while_their_job_runs_are_measured_again_in_the_same_run(

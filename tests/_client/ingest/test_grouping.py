@@ -46,7 +46,7 @@ def db() -> Iterator[sqlite3.Connection]:
 def take(db: sqlite3.Connection, *names: str, run: int = 1, size: int = 10, **changes: Any) -> list[inputs.Ended]:
     facts = {"mtime_ns": 1, "dev": 1, "ino": 1, **changes}
     found = [Found(os.fsencode(name), os.fsencode(name), size=size, **facts) for name in names]
-    return taking.take(db, run, found, config=1, out=OUT, retry=False)
+    return taking.take(db, run, found, out=OUT, retry=False)
 
 
 def hash_all(db: sqlite3.Connection, *, config: int = 1, md5s: dict[str, str] | None = None) -> list[inputs.Ended]:

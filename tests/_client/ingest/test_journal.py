@@ -519,7 +519,7 @@ async def test_a_group_moves_once_or_not_at_all(journal: Journal) -> None:
         lambda: journal.accepted(one.id, "job"),
         lambda: journal.unknown(one.id, "x"),
         lambda: journal.not_sent(one.id, "x"),
-        lambda: journal.absent(one.id, most=4),
+        lambda: journal.absent(one.id, "looked for", most=4),
         lambda: journal.change(lambda db: move(db, one.id, ("SENDING", "UNKNOWN"), "DROPPED", detail=None)),
     ]
     for attempt in wrong:
@@ -556,14 +556,14 @@ async def test_tries_are_numbered_and_a_group_without_a_key_never_has_one_again(
         (one,) = await journal.groups("PLANNED", limit=1)
         await intend(journal, one, at=50 - n, keyed=keyed)
         await journal.unknown(one.id, "no answer")
-        assert await journal.absent(one.id, most=4)
+        assert await journal.absent(one.id, "looked for", most=4)
     (one,) = await journal.groups("PLANNED", limit=1)
     assert (one.keyed, one.since_ms) == (False, 48)  # the earliest
     tries = await journal.change(lambda db: db.execute("SELECT number, state FROM attempt ORDER BY id").fetchall())
     assert tries == [(1, "ABSENT"), (2, "ABSENT"), (3, "ABSENT")]
     await intend(journal, one)
     await journal.unknown(one.id, "no answer")
-    assert not await journal.absent(one.id, most=4)
+    assert not await journal.absent(one.id, "looked for", most=4)
 
 
 @pytest.mark.anyio
@@ -582,10 +582,10 @@ async def test_denied_is_whoever_waits_for_no_answer(tries: list[str], denied: b
         await intend(journal, one)
         await (journal.denied if how == "no" else journal.unknown)(one.id, "429")
         if number < len(tries):
-            assert await journal.absent(one.id, most=4)
+            assert await journal.absent(one.id, "looked for", most=4)
     assert await journal.only_denied([one.id]) == ({one.id} if denied else set())
     # Parked after silence, and looked at again by another run: there is no word of the server to go by.
-    await journal.absent(one.id, most=0)
+    await journal.absent(one.id, "looked for", most=0)
     if not denied:
         assert await journal.only_denied([one.id]) == set()
 
@@ -600,7 +600,7 @@ async def test_a_job_behind_a_refusal_is_that_of_the_group(journal: Journal) -> 
     other = await group(journal)
     await intend(journal, other)
     await journal.denied(other.id, "429")
-    assert await journal.absent(other.id, most=1)  # that is no try that came to nothing
+    assert await journal.absent(other.id, "looked for", most=1)  # that is no try that came to nothing
     (other,) = await journal.groups("PLANNED", limit=1)
     await intend(journal, other)
     await journal.accepted(other.id, "another")
@@ -646,7 +646,7 @@ def take(db: sqlite3.Connection, *names: str, retry: bool = False) -> None:
     """Inputs are found, all with the same content, and hashed; nothing is at /results."""
     found = [Found(name.encode(), name.encode(), size=1, mtime_ns=1, dev=1, ino=1) for name in names]
     (run,) = db.execute("SELECT 1 + coalesce(max(seen), 0) FROM file").fetchone()
-    taking.take(db, run, found, config=1, out=b"/results", retry=retry)
+    taking.take(db, run, found, out=b"/results", retry=retry)
     hashed = [(file_id, Hashed("0" * 32, 1, 1, 1, 1)) for file_id, _, _ in inputs.to_hash(db, 10)]
     inputs.hashed(db, 1, hashed, out=b"/results")
 
@@ -774,7 +774,7 @@ def test_another_input_is_no_more_work_for_all_that_failed_with_it_before(path: 
 
     def another(db: sqlite3.Connection, number: int) -> None:
         name = b"%d" % number
-        taking.take(db, 1, [Found(name, name, size=1, mtime_ns=1, dev=1, ino=1)], config=1, out=b"/o", retry=False)
+        taking.take(db, 1, [Found(name, name, size=1, mtime_ns=1, dev=1, ino=1)], out=b"/o", retry=False)
         results = [(file_id, Hashed("0" * 32, 1, 1, 1, 1)) for file_id, _, _ in inputs.to_hash(db, 10)]
         db.set_progress_handler(step, 1)
         inputs.hashed(db, 1, results, out=b"/o")

@@ -366,9 +366,24 @@ def test_a_server_that_refuses_so_many_rows_is_asked_for_fewer() -> None:
     assert listed.limits[:2] == [200, 100]
 
 
-def test_a_server_that_refuses_altogether_is_heard() -> None:
-    with pytest.raises(InvalidRequest):
+def test_a_list_that_refuses_altogether_is_a_gap() -> None:
+    with pytest.raises(ListGap, match="refuses"):
         walked(Listed([], refuses=0))
+
+
+def test_a_list_that_does_not_know_the_time_window_is_asked_without() -> None:
+    jobs = [job(f"{number:08}", created=1000 + number) for number in range(30)]
+
+    async def page(**wanted: Any) -> list[JobDetails]:
+        if "timestamp_ms" in wanted:
+            raise InvalidRequest("timestamp_ms: unknown", status=400)
+        assert wanted["limit"] == 200
+        return jobs[::-1]
+
+    async def all_of_it() -> list[str]:
+        return [one.job_id async for one in walk(page, since_ms=1010)]
+
+    assert asyncio.run(all_of_it()) == [one.job_id for one in jobs[10:][::-1]]
 
 
 def test_jobs_that_vanish_again_are_a_gap() -> None:
