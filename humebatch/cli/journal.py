@@ -10,7 +10,7 @@ import typer
 
 from .._client.ingest.reporting import Entry, shown
 from .options import AsJson
-from .output import emit, plain, say
+from .output import counted, emit, plain, say
 
 __all__ = ["show"]
 
@@ -37,7 +37,8 @@ async def show(
         return 0
     say(f"server {bound['server']}, key {bound['key']}, models {bound['config']}, results in {bound['out']}")
     states = f"{report.done} done, {report.failed} failed, {report.parked} parked, {report.open} open"
-    say(f"{report.inputs} files: {states}; {report.jobs} jobs, {report.attempts} submissions")
+    submissions = counted(report.attempts, "submission")
+    say(f"{counted(report.inputs, 'file')}: {states}; {counted(report.jobs, 'job')}, {submissions}")
     for why, count in sorted(report.failures.items()):
         say(f"  {count} {why}")
     return 0

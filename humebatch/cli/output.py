@@ -16,7 +16,7 @@ from rich.console import Console
 from .. import errors
 from . import interrupt
 
-__all__ = ["command", "emit", "exit_code", "guarded", "plain", "printable", "say", "talk", "worst"]
+__all__ = ["command", "counted", "emit", "exit_code", "guarded", "plain", "printable", "say", "talk", "worst"]
 
 # emoji: names are shown as they are, ":smile:.txt" too.
 talk = Console(stderr=True, highlight=False, emoji=False)
@@ -35,6 +35,11 @@ _TEMPORARY = (
 def say(sentence: str) -> None:
     """A sentence for people, as it stands: no markup in it, and never broken at the 80 columns of no terminal."""
     talk.print("\n".join(map(plain, printable(sentence).split("\n"))), markup=False, soft_wrap=True)
+
+
+def counted(count: int, thing: str) -> str:
+    """A number and what it counts: 1 file, 2,000 files."""
+    return f"{count:,} {thing}{'' if count == 1 else 's'}"
 
 
 def plain(text: str) -> str:

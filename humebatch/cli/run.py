@@ -26,7 +26,7 @@ from .drawing import drawn, spinning
 from .findings import Finding, Tally, failure, findings
 from .interrupt import stopping
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
-from .output import emit, plain, printable, say, talk, worst
+from .output import counted, emit, plain, printable, say, talk, worst
 
 __all__ = ["run"]
 
@@ -209,7 +209,7 @@ class _Told:
         for path in sorted(self._paths):
             typer.echo(plain(printable(path)))
         tally = self._tally
-        say(f"{tally.count} files: {tally.whole} measured, {tally.partly} in part, {tally.failed} not")
+        say(f"{counted(tally.count, 'file')}: {tally.whole} measured, {tally.partly} in part, {tally.failed} not")
         say(_sums(report))
         for why, count in sorted(report.failures.items()):
             say(f"  {count} {why}")
@@ -220,7 +220,7 @@ class _Told:
         if not (report.audited or stopped or report.open):
             say("The job list could not be looked through for jobs that were made twice.")
         if stopped:
-            say(f"Stopped; {report.open} files are not finished. Run the same command again to go on.")
+            say(f"Stopped; not finished: {counted(report.open, 'file')}. Run the same command again to go on.")
 
 
 # Looked at again by every run: these need another file, and not another submission.
@@ -250,10 +250,11 @@ def _code(error: InputFailed) -> int:
 
 def _sums(report: IngestReport) -> str:
     more = f", {report.identical} of them the same as others" if report.identical else ""
-    again = f" ({report.resent} of {report.attempts} submissions repeated)" if report.resent else ""
+    again = f" ({report.resent} of {counted(report.attempts, 'submission')} repeated)" if report.resent else ""
     return (
-        f"{report.inputs} files, {report.bytes:,} bytes{more}; {report.jobs} jobs{again}; {report.sent:,} bytes sent, "
-        f"{report.retries} requests repeated; {report.saved:,} bytes of predictions saved"
+        f"{counted(report.inputs, 'file')}, {counted(report.bytes, 'byte')}{more}; "
+        f"{counted(report.jobs, 'job')}{again}; {counted(report.sent, 'byte')} sent, "
+        f"{counted(report.retries, 'request')} repeated; {counted(report.saved, 'byte')} of predictions saved"
     )
 
 

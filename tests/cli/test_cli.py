@@ -76,7 +76,7 @@ def test_an_unmeasured_model_is_told_and_decides_the_exit_code(media: Path) -> N
     named = humebatch("run", "a/clip.wav", "--models", "prosody", cwd=media)
     assert named.code == 1
     assert "prosody is not measured" in named.err
-    assert "1 files: 0 measured, 0 in part, 1 not" in named.err
+    assert "1 file: 0 measured, 0 in part, 1 not" in named.err
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_journal_show_says_what_is_where_and_why(tmp_path: Path, remote: dict[st
     assert any(line.startswith("FAILED(EMPTY)  in/empty.txt") for line in lines)
     assert any("same as in/a.txt" in line for line in lines)
     assert any(r"in/line\nbreak.txt" in line for line in lines)
-    assert "3 done, 1 failed, 0 parked, 0 open; 1 jobs, 1 submissions" in told.err
+    assert "3 done, 1 failed, 0 parked, 0 open; 1 job, 1 submission" in told.err
     assert [one["input"] for one in shown("run.db", tmp_path, "--state", "FAILED")[:-1]] == ["in/empty.txt"]
     assert KEY.encode() not in (tmp_path / "run.db").read_bytes()
 
@@ -126,7 +126,7 @@ def test_more_than_a_hundred_files_per_job_go_as_one_archive(tmp_path: Path, rem
     ran = run(tmp_path, remote, "--files-per-job", "500")
     assert ran.code == 0, ran.err
     assert "120 files: 120 measured" in ran.err
-    assert "; 1 jobs" in ran.err
+    assert "; 1 job;" in ran.err
     (source,) = json.loads((tmp_path / "out" / "in" / "077.txt" / "predictions.json").read_text())
     assert source["source"]["filename"] == "077.txt"
     assert [one["file"] for one in source["results"]["predictions"]] == ["077.txt"]

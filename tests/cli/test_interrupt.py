@@ -55,7 +55,7 @@ def test_a_run_that_is_ended_leaves_no_uploads(tmp_path: Path, number: signal.Si
         _, err = process.communicate(timeout=60)
     assert process.returncode == code
     if number != signal.SIGKILL:
-        assert "Stopped; 1 files are not finished. Run the same command again to go on." in err
+        assert "Stopped; not finished: 1 file. Run the same command again to go on." in err
         assert err.splitlines()[-1] == "humebatch: interrupted"
         assert os.listdir(temporary) == []
     until(lambda: os.listdir(temporary) == [], "the child did not remove its folder")

@@ -76,7 +76,7 @@ def test_results_that_cannot_be_saved_are_an_error_of_their_file(tmp_path: Path,
     (tmp_path / "out" / "a.txt").unlink()
     again = humebatch(*arguments, "--retry-failed", cwd=tmp_path, **remote)
     assert again.code == 0
-    assert "; 1 jobs; 0 bytes sent" in again.err, "what was measured is not measured again"
+    assert "; 1 job; 0 bytes sent" in again.err, "what was measured is not measured again"
 
 
 def test_results_are_their_owners_and_nothing_else_is_left(tmp_path: Path, remote: dict[str, str]) -> None:

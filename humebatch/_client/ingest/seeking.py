@@ -196,7 +196,9 @@ class Seeker:
         flow = self._flow
         for group in groups:
             doubt = self._doubts[group.id]
-            doubt.gaps += doubt.denied
+            if not doubt.denied:
+                continue
+            doubt.gaps += 1
             if doubt.gaps >= _GAPS and flow.now() >= doubt.since + flow.policy.grace:
                 await self._resend(group, why)
 
