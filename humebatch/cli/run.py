@@ -214,7 +214,7 @@ class _Told:
         for why, count in sorted(report.failures.items()):
             say(f"  {count} {why}")
         if not stopped and any(why.startswith(InputState.FAILED) for why in report.failures.keys() - _LOCAL):
-            say("--retry-failed submits again what the server has refused or not measured.")
+            say("--retry-failed tries them again.")
         if report.duplicates:
             say(f"Jobs that the server has made of our files a second time: {', '.join(report.duplicates)}")
         if not (report.audited or stopped or report.open):

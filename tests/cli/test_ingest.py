@@ -138,7 +138,7 @@ def test_failed_files_are_submitted_again_when_asked(tmp_path: Path) -> None:
     with answering([source("a.txt", predictions=[measured("a.txt")])]) as base_url:
         for more in ((), (), ("--retry-failed",)):
             ran = run(tmp_path, {}, "--base-url", base_url, *more)
-            assert ran.code == 1 and "--retry-failed submits again" in ran.err
+            assert ran.code == 1 and "--retry-failed tries them again." in ran.err
             report = shown("out/journal.db", tmp_path)[-1]["report"]
             attempts.append(report["attempts"])
             assert report["failures"] == {"FAILED(NOT_MEASURED)": 1}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import pytest
 from aiohttp import web
 
 import humebatch as hb
+from humebatch._transport.clock import SystemClock
 from humebatch.testing import Answer, Before
 
 from .scene import Handler, Scene, Told, scene
@@ -123,6 +125,27 @@ async def test_a_refusal_that_was_not_looked_into_is_looked_into_by_the_next_run
         assert told.error is None and told.report is not None and told.states == {"0.txt": "DONE"}
         assert (told.report.jobs, told.report.duplicates) == (2, [])
         await it.settled(jobs=2)
+
+
+@both
+@pytest.mark.parametrize("fault", [429, Before(429)], ids=str)
+async def test_what_waited_for_another_try_is_not_asked_for_as_before(fault: Any, keyed: bool, tmp_path: Path) -> None:
+    """Stopped in the pause after a 429, and then other models are wanted: nothing is sent for the old ones."""
+    async with scene(tmp_path, keyed=keyed) as it:
+        it.write(*(f"one two {number}" for number in range(3)))
+        it.trouble.submissions(*[fault] * 3)
+        async with it.client(clock=SystemClock()) as client, it.ingest(client) as outcomes:
+            while it.trouble.left or it.trouble.busy:
+                await asyncio.sleep(0.001)
+            outcomes.stop()
+            assert [outcome async for outcome in outcomes] == []
+        made = len(it.trouble.accepted)
+        told = await it.run(models=hb.Models(prosody=hb.Prosody()), rebind=True)
+        assert told.error is None and told.report is not None
+        assert (told.report.inputs, told.report.open, told.report.duplicates) == (3, 0, [])
+        # Those that were made all the same are found, and then measured as is asked for now.
+        assert it.trouble.requests["POST /jobs"] == 3 + 3
+        assert len(it.trouble.accepted) == made + 3
 
 
 # ── by whom

@@ -177,7 +177,7 @@ class Fetcher:
         spool = os.path.join(self._out, draft_name())
         try:
             results = await self._saved(group, spool)
-            await self._tell(await flow.journal.change(lambda db: inputs.stored(db, group.id, results)))
+            await self._take(results, group_id=group.id)
         except NotFound as error:
             waits = _GONE if await self._exists(group) else _GONE[:1]
             await self._again(group, error, waits, Reason.GONE)
@@ -273,8 +273,22 @@ class Fetcher:
                 continue
             except OSError as error:
                 raise error if isinstance(error, HumebatchError) else self._disk(error) from error
-            await flow.tell(await flow.journal.change(lambda db: inputs.stored(db, None, results)))  # noqa: B023
+            await self._take(results, original=original)
         return True
+
+    async def _take(
+        self, results: list[Stored | NotStored], *, group_id: int | None = None, original: int | None = None
+    ) -> None:
+        """Write down what was saved, of a group's job or copied from another input."""
+
+        def work(db: sqlite3.Connection) -> tuple[list[inputs.Ended], set[bytes]]:
+            wanted, overwritten = inputs.overtaken(db, results, group_id=group_id, original=original)
+            again = [self._again_for(db, file_id) for file_id in overwritten]
+            return inputs.stored(db, group_id, wanted), set().union(*again)
+
+        ended, told = await self._flow.journal.change(work)
+        self._told |= told
+        await self._tell(ended)
 
     def _again_for(self, db: sqlite3.Connection, file_id: int) -> set[bytes]:
         """Fetch the results of a DONE input again. Returns its path if it was told in this run."""

@@ -51,7 +51,10 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Flow:
-    """One run. `keyed`: the server honours idempotency keys. `over`: nothing more is to be begun."""
+    """One run. `keyed`: the server honours idempotency keys. `over`: nothing more is to be begun.
+
+    `config`: the id in the journal of what is asked for; `request`: the JSON of it.
+    """
 
     def __init__(
         self,
@@ -60,6 +63,7 @@ class Flow:
         options: Options,
         *,
         config: int,
+        request: str,
     ) -> None:
         self.client = client
         self.journal = journal
@@ -68,6 +72,7 @@ class Flow:
         self.before = msgspec.structs.replace(client.stats)
         self.keyed = False
         self.config = config
+        self.request = request
         self.scanned = False
         self.over = False
         self.stopped = False

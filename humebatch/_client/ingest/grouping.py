@@ -12,7 +12,7 @@ from ...jobs import MAX_ITEMS
 from .journal import Group, end_attempt, log, move
 from .naming import bundle_name, new_tag, wire_names
 
-__all__ = ["Grouping", "drop_plans", "group_inputs", "members", "set_aside", "split"]
+__all__ = ["Grouping", "drop_plans", "give_back", "group_inputs", "members", "set_aside", "split"]
 
 _ARCHIVES = (b".zip", b".tar.gz", b".tar.bz2", b".tar.xz")
 
@@ -120,6 +120,13 @@ def set_aside(db: sqlite3.Connection, group: Group, path: bytes | None, *, detai
         db.execute(looked_at + "grp = ? AND state = 'GROUPED'", (group.id,))
     _free(db, group.id)
     return True
+
+
+def give_back(db: sqlite3.Connection, group_id: int, detail: str) -> None:
+    """No try has made a job of a group that an earlier run has asked for: its inputs go into this run's."""
+    end_attempt(db, group_id, ("UNKNOWN",), "ABSENT", None)
+    move(db, group_id, ("UNKNOWN",), "DROPPED", detail=detail)
+    _free(db, group_id)
 
 
 def split(db: sqlite3.Connection, group: Group, grouping: Grouping, *, detail: str) -> bool:

@@ -34,6 +34,7 @@ __all__ = [
     "hashed",
     "left",
     "outcome",
+    "overtaken",
     "promote",
     "revive",
     "size_of",
@@ -230,6 +231,12 @@ def _follow(db: sqlite3.Connection, original: int) -> list[Ended]:
 
 def fail(db: sqlite3.Connection, file_id: int, reason: Reason, detail: str) -> None:
     """The input is FAILED."""
+    # What was saved of it is still that job's, should it be again what it was.
+    db.execute(
+        "UPDATE file SET grp = original.grp, position = original.position, wire = original.wire "
+        "FROM file AS original WHERE file.id = ? AND original.id = file.same_as AND file.saved IS NOT NULL",
+        (file_id,),
+    )
     db.execute(
         "UPDATE file SET state = 'FAILED', reason = ?, detail = ?, same_as = NULL WHERE id = ?",
         (reason, detail or None, file_id),
@@ -238,8 +245,9 @@ def fail(db: sqlite3.Connection, file_id: int, reason: Reason, detail: str) -> N
 
 def promote(db: sqlite3.Connection, file_id: int) -> None:
     """The content of this input is no more what it was: of those that were the same, the first one stands for them."""
-    # What has its results keeps the job that they came from.
-    _stand_alone(db, file_id, "DONE")
+    # What has ended, or is looked at again since, keeps the job that its results or its failure came from.
+    for state in ("DONE", "FAILED", "FOUND"):
+        _stand_alone(db, file_id, state)
     waiting = "SELECT id FROM file WHERE same_as = ? AND state = 'SAME' ORDER BY id"
     heirs = [heir for (heir,) in db.execute(waiting, (file_id,))]
     group_id, saved = db.execute("SELECT grp, saved FROM file WHERE id = ?", (file_id,)).fetchone()
@@ -253,8 +261,8 @@ def promote(db: sqlite3.Connection, file_id: int) -> None:
 
 
 def unsave(db: sqlite3.Connection, file_id: int) -> None:
-    """What was saved of this input is not what is asked for now, nor is that of those that have it from there."""
-    db.execute("UPDATE file SET saved = NULL WHERE id = ? OR (same_as = ? AND state = 'FOUND')", (file_id, file_id))
+    """What was saved of this input is not what is asked for now."""
+    db.execute("UPDATE file SET saved = NULL WHERE id = ?", (file_id,))
     promote(db, file_id)
 
 
@@ -316,6 +324,29 @@ def copies(db: sqlite3.Connection, out: bytes, limit: int) -> list[tuple[bytes, 
 def _target(row: tuple[Any, ...], out: bytes) -> Target:
     file_id, path, wire, md5, place = row
     return Target(file=file_id, name=own_name(path), wire=wire, md5=md5, folder=os.path.join(out, place))
+
+
+def overtaken(
+    db: sqlite3.Connection, results: Sequence[Stored | NotStored], *, group_id: int | None, original: int | None
+) -> tuple[list[Stored | NotStored], list[int]]:
+    """Results that are still wanted of this group, or of this input that they were copied from.
+
+    The others are of inputs that were something else before they were saved. Also those of them that are DONE with
+    results of their own, which were overwritten just now.
+    """
+    query = (
+        "SELECT file.state, coalesce(file.grp, original.grp), file.same_as FROM file "
+        "LEFT JOIN file AS original ON original.id = file.same_as WHERE file.id = ?"
+    )
+    wanted: list[Stored | NotStored] = []
+    overwritten: list[int] = []
+    for one in results:
+        state, its_group, same_as = db.execute(query, (one.file,)).fetchone()
+        if (its_group if original is None else same_as) == (group_id if original is None else original):
+            wanted.append(one)
+        elif state == "DONE" and isinstance(one, Stored):
+            overwritten.append(one.file)
+    return wanted, overwritten
 
 
 def stored(db: sqlite3.Connection, group_id: int | None, results: Sequence[Stored | NotStored]) -> list[Ended]:

@@ -31,6 +31,10 @@ class Outage:
     def fine(self) -> None:
         """The server has taken or told something."""
         self.successes += 1
+        self.over()
+
+    def over(self) -> None:
+        """Nothing is wanted any more of what it did not take or tell."""
         self._began, self._failures = None, 0
 
     def refused(self, error: HumebatchError) -> None:

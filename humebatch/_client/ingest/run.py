@@ -172,7 +172,8 @@ async def ingest(
     run: _Run | None = None
     raised: BaseException | None = None
     try:
-        flow = Flow(client, opened, options, config=await opened.change(lambda db: _config_id(db, config)))
+        config_id = await opened.change(lambda db: _config_id(db, config))
+        flow = Flow(client, opened, options, config=config_id, request=config)
         with contextlib.closing(flow):
             await _greet(flow)
             run = _Run(flow, begun.found)

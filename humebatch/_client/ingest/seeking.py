@@ -22,6 +22,7 @@ from ...ingestion import InputState, Reason
 from ...jobs import JobDetails
 from . import inputs
 from .flow import Flow
+from .grouping import give_back
 from .journal import Group, Sent, log, now_ms
 from .outage import Outage
 from .reconcile import ListGap, Sought, owners, walk
@@ -83,6 +84,7 @@ class Seeker:
             groups = [group for group in doubtful if not repeatable(flow, group)]
             await self._doubt(groups)
             if not groups:
+                self._asking.over()
                 await flow.rest(event)
                 continue
             if wait := self._wait():
@@ -204,7 +206,9 @@ class Seeker:
 
     async def _resend(self, group: Group, why: str) -> None:
         attempts = self._flow.policy.attempts
-        if not await self._journal.absent(group.id, why, most=attempts):
+        if group.config != self._flow.request:
+            await self._journal.change(lambda db: give_back(db, group.id, why))
+        elif not await self._journal.absent(group.id, why, most=attempts):
             await self._park(group, f"no answer came {attempts} times; {why}")
         self._doubts.pop(group.id, None)
         self._flow.wake()

@@ -217,7 +217,8 @@ class Sender:
 def repeatable(flow: Flow, group: Group) -> bool:
     """Whether a group without an answer may simply be sent again: the server will know it."""
     age = 0 if group.since_ms is None else flow.server_ms() - group.since_ms
-    return flow.keyed and group.keyed and age < KEPT_MS
+    # What an earlier run has asked for is looked for, but not asked for again.
+    return flow.keyed and group.keyed and age < KEPT_MS and group.config == flow.request
 
 
 def _wrong_place(flow: Flow, error: ApiError) -> HumebatchError:

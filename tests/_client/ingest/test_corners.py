@@ -16,9 +16,11 @@ import anyio
 import pytest
 
 import humebatch as hb
-from humebatch._client.ingest import inputs
+from humebatch._client.ingest import fetching, inputs
+from humebatch._client.ingest.fetching import Fetcher
 from humebatch._client.ingest.grouping import Grouping, group_inputs, set_aside
 from humebatch._client.ingest.journal import Group, Journal
+from humebatch._client.ingest.storing import store
 from humebatch.config import IngestPolicy
 from humebatch.errors import ConfigError, DiskError, InputFailed
 from humebatch.testing import Answer, Before, FakeClock, RunningServer, Trouble, running_server
@@ -284,6 +286,125 @@ async def test_what_was_refused_as_asked_before_is_asked_anew(
     for _ in range(2):
         assert (await work.run(troubled)).report.failures == {"FAILED(REFUSED)": 1}
     assert (await work.run(troubled, models=hb.Models(prosody=hb.Prosody()), rebind=True)).report.done == 1
+
+
+PROSODY = hb.Models(prosody=hb.Prosody())
+
+
+def measured_as(work: Work, name: str) -> tuple[str, list[str]]:
+    """The md5 and the models of an input's saved results."""
+    source = work.result(os.path.join("in", name))
+    (found,) = source["results"]["predictions"]
+    return source["source"]["md5sum"], list(found["models"])
+
+
+@pytest.mark.parametrize("rebind", [False, True])
+async def test_a_twin_that_was_empty_for_a_while_has_a_job(rebind: bool, troubled: RunningServer, work: Work) -> None:
+    _, twin = work.make({"a.wav": clip("a"), "b.wav": clip("a")})
+    await work.run(troubled)
+    twin.write_bytes(b"")
+    assert (await work.run(troubled)).report.failures == {"FAILED(EMPTY)": 1}
+    twin.write_bytes(clip("a"))
+    more: dict[str, Any] = {"models": PROSODY, "rebind": True} if rebind else {}
+    assert (await work.run(troubled, **more)).report.done == 2
+    (work.out / "in" / "b.wav" / "predictions.json").unlink()
+    ran = await work.run(troubled, **more)
+    assert (ran.report.done, ran.report.jobs) == (2, 2 if rebind else 1)
+    assert measured_as(work, "a.wav") == measured_as(work, "b.wav")
+    assert measured_as(work, "b.wav") == (md5_of(clip("a")), ["prosody" if rebind else "burst"])
+
+
+@pytest.mark.parametrize("rebind", [False, True])
+async def test_a_twin_that_is_touched_while_the_other_changes(
+    rebind: bool, troubled: RunningServer, work: Work
+) -> None:
+    changed, touched = work.make({"a.wav": clip("a"), "b.wav": clip("a")})
+    (job_id,) = {outcome.unwrap().job_id for outcome in (await work.run(troubled)).outcomes.values()}
+    changed.write_bytes(clip("other"))
+    os.utime(touched, ns=(1, 1))
+    more: dict[str, Any] = {"models": PROSODY, "rebind": True} if rebind else {}
+    ran = await work.run(troubled, **more)
+    assert (ran.outcomes[str(touched)].unwrap().job_id == job_id) is not rebind
+    (work.out / "in" / "b.wav" / "predictions.json").unlink()
+    assert (await work.run(troubled, **more)).report.done == 2
+    model = "prosody" if rebind else "burst"
+    assert measured_as(work, "a.wav") == (md5_of(clip("other")), [model])
+    assert measured_as(work, "b.wav") == (md5_of(clip("a")), [model])
+
+
+async def test_the_twin_of_what_was_refused_is_asked_anew(
+    troubled: RunningServer, trouble: Trouble, work: Work
+) -> None:
+    first, twin = work.make({"a.wav": clip("a"), "b.wav": clip("a")})
+    trouble.submissions(Before(422))
+    assert (await work.run(troubled)).report.failures == {"FAILED(REFUSED)": 2}
+    assert (await work.run(troubled, [first], models=PROSODY, rebind=True)).report.done == 1
+    ran = await work.run(troubled, [first, twin], models=PROSODY)
+    assert (ran.report.done, ran.report.jobs) == (2, 1)
+    assert measured_as(work, "b.wav") == (md5_of(clip("a")), ["prosody"])
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_a_copy_that_is_overtaken_by_another_configuration(
+    when: str, troubled: RunningServer, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = work.make({"a.wav": clip("a"), "b.wav": clip("a")})
+    await work.run(troubled)
+    work.change("UPDATE file SET state = 'SAME', saved = NULL, sha256 = NULL WHERE id = 2")  # killed before its copy
+    copying, copied, other = threading.Event(), Fetcher._copied, threading.Event()
+
+    def slowly(*args: Any) -> Any:
+        done = copied(*args) if when == "after" else None
+        copying.set()
+        other.wait(1.0)  # until the scan and a while
+        return done if done is not None else copied(*args)
+
+    monkeypatch.setattr(Fetcher, "_copied", slowly)
+
+    def found() -> Iterator[Path]:
+        copying.wait(30)
+        yield from paths
+
+    ran = await work.run(troubled, found(), models=PROSODY, rebind=True)
+    monkeypatch.undo()
+    assert ran.report.done == 2
+    for _ in range(2):
+        assert measured_as(work, "a.wav") == measured_as(work, "b.wav") == (md5_of(clip("a")), ["prosody"])
+        assert (await work.run(troubled, models=PROSODY)).report.attempts == ran.report.attempts
+
+
+@pytest.mark.parametrize("when", ["before", "after"])
+async def test_results_that_are_saved_over_those_of_what_the_input_is_by_now(
+    when: str, troubled: RunningServer, work: Work, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = work.make({"a.wav": clip("a"), "b.wav": clip("a")})
+    await work.run(troubled)
+    # Killed when their job had ended, and then one of them changes.
+    work.change("UPDATE file SET state = iif(id = 1, 'GROUPED', 'SAME'), saved = NULL, sha256 = NULL")
+    work.change("UPDATE grp SET state = 'ENDED'")
+    paths[1].write_bytes(clip("z"))
+    storing, told = threading.Event(), threading.Event()
+
+    def slowly(*args: Any, **more: Any) -> Any:
+        if storing.is_set():
+            return store(*args, **more)
+        storing.set()
+        done = store(*args, **more) if when == "after" else None
+        told.wait(30)
+        return done if done is not None else store(*args, **more)
+
+    monkeypatch.setattr(fetching, "store", slowly)
+
+    def found() -> Iterator[Path]:
+        storing.wait(30)
+        yield from paths
+
+    ran = await work.run(troubled, found(), each=lambda _: told.set())
+    monkeypatch.undo()
+    assert ran.report.done == 2
+    assert measured_as(work, "a.wav")[0] == md5_of(clip("a"))
+    assert measured_as(work, "b.wav")[0] == md5_of(clip("z"))
+    await work.check(troubled)
 
 
 async def test_a_rebind_that_is_refused_changes_nothing(troubled: RunningServer, work: Work) -> None:

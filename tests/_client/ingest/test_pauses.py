@@ -9,11 +9,27 @@ from pathlib import Path
 import anyio
 import pytest
 
+from humebatch._client.ingest.outage import Outage
+from humebatch.errors import RateLimited
 from humebatch.testing import Before, FakeClock, Trouble, running_server
 from tests._client.ingest.runs import KEY, Work, clip
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("stray_exceptions")]
 AT_ONCE = 8
+
+
+async def test_an_outage_ends_when_nothing_is_wanted_any_more() -> None:
+    now = 0.0
+    failed: list[Exception] = []
+    outage = Outage(lambda: now, failed.append, patience=100)
+    outage.refused(RateLimited("no", status=429))
+    outage.over()
+    now = 1000.0
+    outage.refused(RateLimited("no", status=429))
+    assert failed == []
+    now = 1101.0
+    outage.refused(RateLimited("no", status=429))
+    assert len(failed) == 1 and outage.successes == 0
 
 
 class AfterAll(FakeClock):
