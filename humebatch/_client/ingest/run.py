@@ -172,7 +172,8 @@ async def ingest(
     run: _Run | None = None
     raised: BaseException | None = None
     try:
-        config_id = await opened.change(lambda db: _config_id(db, config))
+        query = "SELECT id FROM config WHERE request = ?"
+        (config_id,) = await opened.change(lambda db: db.execute(query, (config,)).fetchone())
         flow = Flow(client, opened, options, config=config_id, request=config)
         with contextlib.closing(flow):
             await _greet(flow)
@@ -227,10 +228,6 @@ def _config(models: Models | UnsetType | None, transcription: Transcription | Un
         models=asked.models if asked.models is not None else UNSET, transcription=asked.transcription
     )
     return codec.encode(body).decode()
-
-
-def _config_id(db: sqlite3.Connection, config: str) -> int:
-    return int(db.execute("SELECT id FROM config WHERE request = ?", (config,)).fetchone()[0])
 
 
 def _patterns(given: Sequence[str]) -> tuple[str, ...]:
