@@ -92,6 +92,12 @@ class _Group(msgspec.Struct, frozen=True):
     def in_doubt(self) -> bool:
         return self.job_id is None and (self.state in ("SENDING", "UNKNOWN") or bool(self.attempts["UNKNOWN"]))
 
+    @property
+    def let_go(self) -> bool:
+        """A try of it was looked for, and sent again."""
+        tries = sum(self.attempts[state] for state in ("SENDING", "UNKNOWN", "REFUSED"))
+        return bool(self.attempts["ABSENT"]) or (bool(self.attempts["REFUSED"]) and tries > 1)
+
 
 class _Told(msgspec.Struct, frozen=True):
     """The journal, read by somebody else."""
@@ -237,7 +243,7 @@ class World:
             return set()
         told = self._read()
         made = self._made(told)
-        waiting = [group for group in told.groups if group.in_doubt and not group.attempts["ABSENT"]]
+        waiting = [group for group in told.groups if group.in_doubt and not group.let_go]
         return jobs - {job_id for group in waiting for job_id in made[group.id]}
 
     def add(self, path: str, same_as: str | None = None) -> None:
