@@ -52,16 +52,35 @@ class Media(msgspec.Struct, frozen=True):
     md5sum: str
 
 
-class Measured(msgspec.Struct):
-    """What a measurer found in one file.
+class Row(msgspec.Struct, frozen=True):
+    """One prediction, of the person `group`: `face_0`, `spk_1`, …, or `unknown`."""
 
-    `predictions`: as the API spells them, with every requested optional that was not measured null.
-    `notes`: one sentence for each thing that was asked for and not measured; they become entries of
-    `results.errors` next to the predictions.
-    """
+    group: str
+    prediction: msgspec.Struct
 
-    predictions: ModelPredictions[Any]
-    notes: list[str] = []
+
+class Note(msgspec.Struct, frozen=True):
+    """One sentence about something that was asked for and not measured; it becomes an entry of `results.errors`."""
+
+    message: str
+
+
+class Attachment(msgspec.Struct, frozen=True):
+    """A file that goes into the artifacts, such as a cut-out face. `group`: whose it is; `name`: a plain file name."""
+
+    group: str
+    name: str
+    data: bytes
+
+
+class Merged(msgspec.Struct, frozen=True):
+    """The person `group` turned out to be `into`, and its rows and attachments go there. Comes after all rows."""
+
+    group: str
+    into: str
+
+
+Finding = Row | Note | Attachment | Merged | TranscriptionMetadata
 
 
 class Unmeasurable(Exception):
@@ -70,18 +89,24 @@ class Unmeasurable(Exception):
 
 @runtime_checkable
 class Measurer(Protocol):
-    """Measures one model. Built once per process, called many times, never concurrently."""
+    """Measures one model of the API. Built once per process, called many times, never concurrently.
+
+    A third party registers one by an entry point of the group `humebatch.measurers`: its name is what
+    `serve --measure MODEL=NAME` selects, its object is called without arguments and returns the measurer.
+    """
 
     model: str
     """`face`, `burst`, `prosody`, `language`, `ner` or `facemesh`."""
 
-    file_types: frozenset[str]
-    """Which `Media.file_type` it reads; other files are not shown to it."""
+    card: Card
+    """What it is, whose weights it uses, which names it gives and how good they are."""
 
-    def measure(self, media: Media, config: Any, /) -> Measured:
-        """Measure one file. `config` is the model's struct of `humebatch.jobs` with every default filled in.
+    def measure(self, recording: Recording, config: Any, /) -> Iterator[Finding]:
+        """Measure one file: rows in order of time, and whatever else there is to say, one finding at a time.
 
-        Raises `Unmeasurable` when the file is damaged, of the wrong kind, or holds nothing to measure on.
+        Rows are written to disk as they come, so nothing has to be held. `config` is the model's struct of
+        `humebatch.jobs` with every default filled in. Raises `Unmeasurable` when the file is damaged, of the
+        wrong kind, or holds nothing to measure on; what was yielded before counts all the same.
         """
         ...
 
