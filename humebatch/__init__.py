@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from . import callbacks, config, errors, ingestion, jobs, local, predictions, sources, vocabulary
-from ._client.batch import BatchClient, Job
-from ._client.outcome import Outcome
-from ._client.progress import Progress
+from . import config, errors, ingestion, jobs, predictions, sources, vocabulary
 from .config import IngestPolicy, Limits, PollPolicy, RetryPolicy, Timeouts, WatchPolicy
 from .errors import (
     ApiError,
@@ -53,7 +51,25 @@ from .jobs import (
 from .sources import Bundle, FileSource
 
 if TYPE_CHECKING:
+    from . import callbacks as callbacks
+    from . import local as local
+    from ._client.batch import BatchClient as BatchClient
+    from ._client.batch import Job as Job
+    from ._client.outcome import Outcome as Outcome
+    from ._client.progress import Progress as Progress
+
     __version__: str
+
+# Loaded on first use: the client brings an event loop and an HTTP library, which neither a measuring process nor
+# `humebatch --help` needs. None: the module itself.
+_LATER = {
+    "BatchClient": "_client.batch",
+    "Job": "_client.batch",
+    "Outcome": "_client.outcome",
+    "Progress": "_client.progress",
+    "callbacks": None,
+    "local": None,
+}
 
 __all__ = [
     "ApiError",
@@ -120,10 +136,16 @@ __all__ = [
 logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 
-def __getattr__(name: str) -> str:
-    # Read on demand: looking up the installed version costs more than the rest of the import.
+def __getattr__(name: str) -> Any:
     if name == "__version__":
-        import importlib.metadata
+        # Costs more than the rest of the import.
+        from importlib.metadata import version
 
-        return importlib.metadata.version("humebatch")
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        return version("humebatch")
+    if name not in _LATER:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = _LATER[name]
+    found = importlib.import_module(f"{__name__}.{module or name}")
+    value = found if module is None else getattr(found, name)
+    globals()[name] = value
+    return value

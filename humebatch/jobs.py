@@ -241,7 +241,8 @@ class Status(enum.StrEnum):
 class State(msgspec.Struct):
     """A job's state. Times are Unix milliseconds on the server's clock; a field that does not apply yet is UNSET.
 
-    `message` says why a FAILED job failed. `num_predictions` counts rows over all files and models.
+    `message` says why a FAILED job failed. `num_predictions` counts rows over all files and models. `files_done`
+    counts files (members of archives, URLs and texts included) that are measured; only humebatch's own server says so.
     """
 
     status: str
@@ -251,6 +252,7 @@ class State(msgspec.Struct):
     num_predictions: int | UnsetType | None = UNSET
     num_errors: int | UnsetType | None = UNSET
     message: str | UnsetType | None = UNSET
+    files_done: int | UnsetType | None = UNSET
 
     @property
     def finished(self) -> bool:

@@ -8,6 +8,7 @@ FACS, description and burst names was never seen; the CSV order stands for both.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Final
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "FACS",
     "LANGUAGE_EMOTIONS",
     "LANGUAGE_EMOTIONS_CSV",
+    "SCORES",
     "SENTIMENT",
     "TOXICITY",
 ]
@@ -228,3 +230,13 @@ BURST_DESCRIPTIONS: Final[tuple[str, ...]] = (
 
 SENTIMENT: Final = tuple(str(level) for level in range(1, 10))
 TOXICITY: Final = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+
+SCORES: Final[Mapping[str, Mapping[str, tuple[str, ...]]]] = {
+    "face": {"emotions": EMOTIONS, "facs": FACS, "descriptions": FACE_DESCRIPTIONS},
+    "burst": {"emotions": EMOTIONS, "descriptions": BURST_DESCRIPTIONS},
+    "prosody": {"emotions": EMOTIONS},
+    "language": {"emotions": LANGUAGE_EMOTIONS, "sentiment": SENTIMENT, "toxicity": TOXICITY},
+    "ner": {"emotions": LANGUAGE_EMOTIONS},
+    "facemesh": {"emotions": EMOTIONS},
+}
+"""Per model and field of its predictions the names of its scores, in the order of the JSON answers."""

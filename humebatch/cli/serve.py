@@ -19,9 +19,15 @@ from .output import say
 __all__ = ["serve"]
 
 
-class _Measure(StrEnum):
-    local = "local"
-    fixed = "fixed"
+class _Unmeasured(StrEnum):
+    absent = "absent"
+    zero = "zero"
+
+
+class _Device(StrEnum):
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
 
 
 async def serve(
@@ -40,8 +46,25 @@ async def serve(
         ),
     ] = None,
     measure: Annotated[
-        _Measure, typer.Option("--measure", help="local: open models. fixed: made-up scores, for tests.")
-    ] = _Measure.local,
+        list[str] | None,
+        typer.Option(
+            "--measure",
+            metavar="NAME",
+            help="local: open models (default). fixed: made-up scores, for tests. MODEL=MEASURER: another measurer for "
+            "one model, such as language=hf:FOLDER; may be repeated.",
+        ),
+    ] = None,
+    unmeasured: Annotated[
+        _Unmeasured,
+        typer.Option(
+            "--unmeasured",
+            help="absent: leave out scores that were not measured. zero: write them as 0.0, for programs that read "
+            "scores by position.",
+        ),
+    ] = _Unmeasured.absent,
+    device: Annotated[
+        _Device, typer.Option("--device", help="Where models run. auto: a CUDA device if there is one.")
+    ] = _Device.auto,
     callback_secret: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +98,9 @@ async def serve(
         host=host,
         port=port,
         api_keys=[key.reveal() for key in keys],
-        measure=measure.value,
+        measure=measure or ["local"],
+        unmeasured=unmeasured.value,
+        device=device.value,
         callback_secret=Secret(secret) if secret else None,
         callback_allow=callback_allow or (),
     )

@@ -21,6 +21,7 @@ __all__ = [
     "FacemeshPrediction",
     "GroupedPredictions",
     "LanguagePrediction",
+    "MeasuredBy",
     "ModelPredictions",
     "ModelsPredictions",
     "NerPrediction",
@@ -235,9 +236,30 @@ class Source(msgspec.Struct, gc=False):
     md5sum: str | UnsetType | None = UNSET
 
 
+class MeasuredBy(msgspec.Struct, gc=False):
+    """Where the numbers of one model come from; an extension of humebatch's own server.
+
+    `measurer`, `version`, `summary`: what measured. `licence`: of its weights. `accuracy`: one sentence per figure,
+    with its data set. `made_up`: the scores are invented, for tests. `unmeasured`: `absent`, or `zero` where the
+    server writes 0.0 for names that were not measured.
+    """
+
+    measurer: str
+    version: str
+    summary: str = ""
+    licence: str = ""
+    accuracy: list[str] = []
+    made_up: bool = False
+    unmeasured: str = "absent"
+
+
 class SourceResult(msgspec.Struct, gc=False):
-    """One source's result: either `results`, or `error` when the source as a whole could not be read."""
+    """One source's result: `results`, and `error` when the source as a whole could not be read.
+
+    `measured_by`: per model where its numbers come from; only humebatch's own server says so.
+    """
 
     source: Source
     results: Results | None = None
     error: str | None = None
+    measured_by: dict[str, MeasuredBy] | UnsetType = UNSET

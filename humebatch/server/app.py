@@ -32,13 +32,14 @@ from ..config import Secret
 from ..jobs import InferenceRequest, JobId, Status
 from . import artifacts
 from .callbacks import CallbackLimits, Outbox
-from .children import in_child
+from .children import ChildFailed, Children, in_child
 from .echo import details_of, echo_of
 from .folders import Folders
 from .guard import Guard
 from .idempotency import CAPABILITY, RETRY_SECONDS, UnderWay, job_of, key_of, keyed
 from .intake import LARGE, IntakeLimits, Refused, receive
-from .measure import MeasureMode, Unmeasurable, available
+from .measure import APPLIES_TO, Selection, Unmeasurable
+from .measure.card import catalogue
 from .runner import Runner, RunnerLimits
 from .store import JobRow, ListFilter, Store
 
@@ -46,6 +47,7 @@ __all__ = ["create_app"]
 
 _log = logging.getLogger("humebatch.server")
 _MEASURE_HEADER = "X-Humebatch-Measure"
+_UNMEASURED_HEADER = "X-Humebatch-Unmeasured"
 _OPEN = ""  # the tenant of a server without keys
 _TENANT = web.RequestKey("tenant", str)
 _ARTIFACTS_SECONDS = 3600.0
@@ -59,7 +61,9 @@ def create_app(
     data: Path,
     *,
     api_keys: Sequence[str] = (),
-    measure: MeasureMode = "local",
+    measure: str | Sequence[str] = "local",
+    unmeasured: Literal["absent", "zero"] = "absent",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     intake: IntakeLimits | None = None,
     running: RunnerLimits | None = None,
     callback_secret: str | Secret | None = None,
@@ -70,7 +74,9 @@ def create_app(
     """The service over the folder `data`, as an `aiohttp.web.Application` to run or to mount.
 
     `api_keys`: who may use it; each key sees its own jobs only. Without keys everybody who can reach
-    the port shares all jobs. `measure`: `local` (open models) or `fixed` (made-up scores, tests only).
+    the port shares all jobs. `measure`: `local` (open models) or `fixed` (made-up scores, tests only), and any
+    number of `MODEL=MEASURER`, such as `language=hf:FOLDER`. `unmeasured="zero"`: names that nobody measured are
+    written as 0.0 instead of being left out. `device`: where models run; `auto` takes a CUDA device if there is one.
     `callback_secret`: signs the callbacks (`whsec_…`, see `humebatch.callbacks.new_secret`); without one they go
     unsigned. `callback_allow`: hosts, addresses and CIDR ranges that callbacks may go to although they are not
     public; everything else that is not public is refused. `idempotency=False`: ignores `Idempotency-Key` and
@@ -85,7 +91,14 @@ def create_app(
         return Outbox(store, folders, guard, key=key, limits=callbacks)
 
     service = _Service(
-        data, tuple(api_keys), measure, intake or IntakeLimits(), running or RunnerLimits(), outbox, idempotency
+        data,
+        tuple(api_keys),
+        Selection.parse(measure, unmeasured=unmeasured),
+        intake or IntakeLimits(),
+        running or RunnerLimits(),
+        outbox,
+        idempotency,
+        device,
     )
     app = web.Application(middlewares=[service.guard], client_max_size=0)
     if idempotency:
@@ -94,6 +107,7 @@ def create_app(
     app.add_routes(
         [
             web.get("/", service.about),
+            web.get("/v0/models", service.models),
             web.post(JOBS_PATH, service.submit),
             web.get(JOBS_PATH, service.list_jobs),
             web.get(JOBS_PATH + "/{id}", service.details),
@@ -109,16 +123,17 @@ class _Service:
         self,
         data: Path,
         keys: tuple[str, ...],
-        mode: MeasureMode,
+        selection: Selection,
         intake: IntakeLimits,
         running: RunnerLimits,
         outbox: Callable[[Store, Folders], Outbox],
         idempotency: bool,
+        device: str,
     ) -> None:
         self._folders = Folders(data)
         # Fingerprints only: a key that is not kept cannot leak.
         self._tenants = frozenset(_fingerprint(key) for key in keys)
-        self._mode: MeasureMode = mode
+        self._selection = selection
         self._intake = intake
         self._running = running
         self._making: dict[str, tuple[asyncio.Lock, int]] = {}
@@ -126,6 +141,9 @@ class _Service:
         self._outbox_for = outbox
         self._idempotency = idempotency
         self._under_way = UnderWay()
+        # At least one, also where no jobs are measured: it tells which models there are.
+        self._children = Children(max(1, running.workers), stall_seconds=running.file_seconds, device=device)
+        self._described: bytes | None = None
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
         """Open the store and run the workers for as long as the application runs."""
@@ -133,9 +151,11 @@ class _Service:
         try:
             await anyio.to_thread.run_sync(lambda: self._folders.prepare(self._store.known()))
             outbox = self._outbox_for(self._store, self._folders)
-            self._runner = Runner(self._store, self._folders, self._mode, self._running, ended=outbox.wake)
+            self._runner = Runner(
+                self._store, self._folders, self._selection, self._running, self._children, ended=outbox.wake
+            )
             await anyio.to_thread.run_sync(self._runner.recover)
-            if self._mode == "fixed":
+            if self._selection.base == "fixed":
                 _log.warning("measuring with 'fixed': every score is made up; for tests only")
             # Not a task group: an application may be started and stopped by different tasks.
             tasks = [
@@ -149,6 +169,7 @@ class _Service:
                 task.cancel()
             await asyncio.wait(tasks)
         finally:
+            await self._children.aclose()
             await anyio.to_thread.run_sync(self._store.close)
 
     @web.middleware
@@ -183,7 +204,9 @@ class _Service:
             response = _refusal(500, "internal error of the server; its log says more")
         if not response.prepared:
             # Answers about a job say already what measured that job.
-            response.headers.setdefault(_MEASURE_HEADER, self._mode)
+            response.headers.setdefault(_MEASURE_HEADER, str(self._selection))
+            if self._selection.unmeasured == "zero":
+                response.headers.setdefault(_UNMEASURED_HEADER, "zero")
             # Only where this is promised may a client send a second submission on the same connection.
             if request.keep_alive:
                 response.headers["Keep-Alive"] = f"timeout={int(request.protocol.keepalive_timeout)}"
@@ -208,9 +231,26 @@ class _Service:
     async def about(self, _request: web.Request) -> web.Response:
         """What this server is and what it measures; open to everybody."""
         return _json(
-            {"service": "humebatch", "api": "expression-measurement-batch-v0", "measure": self._mode,
-             "models": available(self._mode), "capabilities": [CAPABILITY] if self._idempotency else []}
+            {"service": "humebatch", "api": "expression-measurement-batch-v0", "measure": str(self._selection),
+             "models": list(APPLIES_TO), "capabilities": [CAPABILITY] if self._idempotency else []}
         )  # fmt: skip
+
+    async def models(self, _request: web.Request) -> web.Response:
+        """`GET /v0/models`, an extension: per model what measures it, with which weights and how well."""
+        if self._described is None:
+            try:
+                described = await self._children.describe(self._selection)
+            except ChildFailed as error:
+                raise RuntimeError(f"the models cannot be listed: {error}") from error
+            self._described = encode(
+                catalogue(
+                    described.cards,
+                    described.missing,
+                    measure=str(self._selection),
+                    unmeasured=self._selection.unmeasured,
+                )
+            )
+        return _json_bytes(self._described)
 
     async def submit(self, request: web.Request) -> web.Response:
         """`POST /v0/batch/jobs`: everything is on disk and in the database before the 200."""
@@ -295,17 +335,17 @@ class _Service:
         return await self._file(row, target, "application/octet-stream")
 
     async def _make_artifacts(self, row: JobRow, target: Path) -> None:
-        predictions = self._folders.predictions(row.id)
+        predictions, faces = self._folders.predictions(row.id), self._folders.faces(row.id)
         if not await anyio.to_thread.run_sync(predictions.is_file):
             raise _gone()
         size = (await anyio.to_thread.run_sync(predictions.stat)).st_size
         if size < _SMALL_RESULTS:
-            await anyio.to_thread.run_sync(artifacts.build, predictions, target)
+            await anyio.to_thread.run_sync(artifacts.build, predictions, target, faces)
             return
         try:
             await in_child(
                 artifacts.build,
-                *(predictions, target),
+                *(predictions, target, faces),
                 what="making the artifacts",
                 limiter=self._makers,
                 seconds=_ARTIFACTS_SECONDS,
@@ -320,7 +360,7 @@ class _Service:
         return web.FileResponse(path, headers={"Content-Type": content_type, _MEASURE_HEADER: self._measured_by(row)})
 
     def _measured_by(self, row: JobRow) -> str:
-        return self._mode if row.status == Status.QUEUED else row.measure
+        return str(self._selection) if row.status == Status.QUEUED else row.measure
 
     async def _row(self, request: web.Request) -> JobRow:
         try:

@@ -1,28 +1,157 @@
 """Child processes for what is hostile or heavy: they die with the server, by their time limit, or when cancelled.
 
-`in_child` calls a function in a process of a pool; `guard_child` is what every child runs first. A
-Ctrl-C reaches the children of a terminal too: they leave it to the server, which ends them in order.
+`Children` are the measuring processes: they keep their models loaded and take one file after the other. `in_child`
+calls a function in a process of a pool, for other work.
 """
 
 from __future__ import annotations
 
-import ctypes
+import asyncio
 import os
-import signal
+import subprocess
 import sys
-from collections.abc import Callable
-from typing import TypeVar
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeVar
 
 import anyio
 import anyio.to_process
+import msgspec
+from anyio.abc import ByteSendStream, Process
+from anyio.streams.buffered import BufferedByteReceiveStream
 
+from .._wire.codec import encode
+from ..config import API_KEY_VARIABLE
 from .measure import Unmeasurable
+from .measure.device import DEVICE_VARIABLE, THREADS_VARIABLE
+from .measure.running import Describe, Described, Ended, Measure, Told
+from .measure.selection import Selection
+from .processes import guard_child
 
-__all__ = ["guard_child", "in_child", "limit_memory"]
+__all__ = ["ChildFailed", "Children", "in_child"]
 
 T = TypeVar("T")
 
-_PR_SET_PDEATHSIG = 1
+_LONGEST_LINE: Final = 4 * 1024 * 1024
+_IDLE_SECONDS: Final = 300.0
+_DESCRIBE_SECONDS: Final = 120.0
+_SECRETS: Final = (API_KEY_VARIABLE, "HUMEBATCH_CALLBACK_SECRET")
+
+_told: Final = msgspec.json.Decoder(Told)
+
+
+class ChildFailed(Exception):
+    """A measuring process died, or did nothing for too long and was stopped. The text says which, without a name."""
+
+
+class _Child:
+    """A measuring process that runs, and its two pipes."""
+
+    def __init__(self, process: Process) -> None:
+        if process.stdin is None or process.stdout is None:
+            raise RuntimeError("a process was started without the pipes that it was asked for")
+        self.process = process
+        self.stdin: ByteSendStream = process.stdin
+        self.lines = BufferedByteReceiveStream(process.stdout)
+        self.retire: asyncio.TimerHandle | None = None
+
+
+class Children:
+    """At most `limit` measuring processes, started when they are needed and kept for the next file.
+
+    `stall_seconds`: a process that says nothing for so long is stopped. Models and data are in the processes' memory,
+    so one that has had nothing to do for five minutes ends. `device`: `auto`, `cpu` or `cuda`.
+    """
+
+    def __init__(self, limit: int, *, stall_seconds: float, device: str = "auto") -> None:
+        self._limiter = anyio.CapacityLimiter(limit)
+        self._stall_seconds = stall_seconds
+        self._idle: list[_Child] = []
+        # Processes times threads is the number of cores, so that none waits for another's.
+        threads = max(1, (os.cpu_count() or 1) // max(1, limit))
+        numeric = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
+        self._environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
+        self._environment |= numeric | {THREADS_VARIABLE: str(threads), DEVICE_VARIABLE: device}
+        self._environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
+
+    async def measure(self, request: Measure, told: Callable[[Told], None]) -> None:
+        """Measure a file; `told` is called with every step, `Ended` last.
+
+        Raises `ChildFailed` when the process dies or stalls: what it had told before holds.
+        """
+        await self._ask(request, self._stall_seconds, told)
+
+    async def describe(self, selection: Selection) -> Described:
+        """The cards of all models. Raises `ChildFailed`."""
+        steps: list[Told] = []
+        await self._ask(Describe(selection=selection), _DESCRIBE_SECONDS, steps.append)
+        return next((step for step in steps if isinstance(step, Described)), Described([], {}))
+
+    async def aclose(self) -> None:
+        """End the processes that wait for work."""
+        while self._idle:
+            await _end(self._idle.pop())
+
+    async def _ask(self, request: Measure | Describe, seconds: float, told: Callable[[Told], None]) -> None:
+        async with self._limiter, self._child() as child:
+            try:
+                await child.stdin.send(encode(request) + b"\n")
+                while True:
+                    with anyio.fail_after(seconds):
+                        step = _told.decode(await child.lines.receive_until(b"\n", _LONGEST_LINE))
+                    told(step)
+                    if isinstance(step, Ended):
+                        return
+            except TimeoutError:
+                raise ChildFailed(f"it made no progress for {seconds:g} s and was stopped") from None
+            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead):
+                raise ChildFailed("the worker crashed; the file may be damaged") from None
+
+    @asynccontextmanager
+    async def _child(self) -> AsyncIterator[_Child]:
+        child = self._take_idle() or await self._start()
+        try:
+            yield child
+        except BaseException:
+            # Also when it is cancelled: a process in the middle of a file is of no use for the next one.
+            await _end(child)
+            raise
+        self._idle.append(child)
+        child.retire = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire, child)
+
+    def _take_idle(self) -> _Child | None:
+        while self._idle:
+            child = self._idle.pop()
+            if child.retire is not None:
+                child.retire.cancel()
+            if child.process.returncode is None:
+                return child
+        return None
+
+    def _retire(self, child: _Child) -> None:
+        if child in self._idle:
+            self._idle.remove(child)
+            with suppress(ProcessLookupError):
+                child.process.kill()
+
+    async def _start(self) -> _Child:
+        process = await anyio.open_process(
+            [sys.executable, "-c", f"from humebatch.server.measure.running import main; main({os.getpid()})"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None,
+            env=self._environment,
+        )
+        return _Child(process)
+
+
+async def _end(child: _Child) -> None:
+    if child.retire is not None:
+        child.retire.cancel()
+    with suppress(ProcessLookupError):
+        child.process.kill()
+    with anyio.CancelScope(shield=True):
+        await child.process.aclose()
 
 
 async def in_child(
@@ -55,29 +184,3 @@ def _guarded(parent: int, function: Callable[..., T], arguments: tuple[object, .
     except BaseException as error:
         # SystemExit and their like would be raised in the server, and end it.
         raise Unmeasurable(f"it was broken off: {type(error).__name__}") from error
-
-
-def guard_child(parent: int) -> None:
-    """Leave SIGINT to the server (process `parent`), and end when it ends, even by SIGKILL in mid-work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    # It may have ended before the line above; elsewhere than on Linux a child ends at its next look at its stdin.
-    if os.getppid() != parent:
-        os._exit(1)
-
-
-def limit_memory(more: int) -> None:
-    """From now on this process may grow by `more` bytes; beyond, allocations raise MemoryError."""
-    try:
-        import resource
-    except ImportError:  # not a POSIX system
-        return
-    try:
-        with open("/proc/self/statm", "rb") as file:
-            present = int(file.read().split()[0]) * resource.getpagesize()
-    except OSError:
-        present = 0
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
-    wanted = present + more
-    resource.setrlimit(resource.RLIMIT_AS, (wanted if hard == resource.RLIM_INFINITY else min(wanted, hard), hard))

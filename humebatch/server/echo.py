@@ -92,6 +92,7 @@ def details_of(row: JobRow) -> _Details:
     state = State(status=row.status, created_timestamp_ms=row.created_ms)
     if row.status != Status.QUEUED:
         state.started_timestamp_ms = row.started_ms
+        state.files_done = row.files_done
     if row.status == Status.COMPLETED:
         state.num_predictions, state.num_errors = row.num_predictions, row.num_errors
     if row.status in (Status.COMPLETED, Status.FAILED):

@@ -5,6 +5,7 @@
     incoming/<id>/0 1 …            an upload that is not accepted yet
     jobs/<id>/input/0 1 …          its files, until the job has ended
     jobs/<id>/predictions.json     the results, complete from the moment the name exists
+    jobs/<id>/faces/<s>/<f>/…      faces that were saved of file <f> of source <s>
     jobs/<id>/artifacts.zip        made when it is first asked for
 
 Names here are ids and numbers, never names that a client chose.
@@ -14,10 +15,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 from pathlib import Path
 
 from .measure import Media
+from .measure.rows import FACES
 
 __all__ = ["Folders"]
 
@@ -74,9 +77,39 @@ class Folders:
         folder.mkdir(parents=True, exist_ok=True)
         return folder
 
-    def spill(self, job_id: str) -> Path:
-        """Where a measuring process leaves what is too large to hand over; one file is measured at a time."""
-        return self._jobs / job_id / "input" / "measured"
+    def keep_member(self, job_id: str, member: Path) -> Path:
+        """Take the file that the unpacking process laid down, before it lays down the next one."""
+        kept = self._jobs / job_id / "input" / f"member-{secrets.token_hex(8)}"
+        member.rename(kept)
+        return kept
+
+    def fetched(self, job_id: str, number: int) -> Path:
+        """Where the file behind the job's URL of this number goes."""
+        return self._jobs / job_id / "input" / f"url-{number}"
+
+    def measured(self, job_id: str) -> Path:
+        """A new name for a folder in which a measuring process leaves what it finds in one file."""
+        return self._jobs / job_id / "input" / f"measured-{secrets.token_hex(8)}"
+
+    def keep_faces(self, job_id: str, measured: Path, *, source: int, file: int) -> None:
+        """Move the saved faces of a file to where the artifacts are made from."""
+        if (measured / FACES).is_dir():
+            target = self.faces(job_id) / str(source)
+            target.mkdir(parents=True, exist_ok=True, mode=0o700)
+            (measured / FACES).rename(target / str(file))
+
+    def faces(self, job_id: str) -> Path:
+        """The saved faces of a job: `<source>/<file>/<group>/<name>`."""
+        return self._jobs / job_id / FACES
+
+    def forget_file(self, path: Path, measured: Path) -> None:
+        """Remove what was found in a file once it is in the results, and the file unless it was uploaded.
+
+        Uploads stay until the job ends: after a crash they are all that there is.
+        """
+        shutil.rmtree(measured, ignore_errors=True)
+        if path.name.startswith(("member-", "text-", "url-")):
+            path.unlink(missing_ok=True)
 
     def write_text(self, job_id: str, number: int, text: str) -> Media:
         """A string of the request as a file to measure."""
@@ -96,6 +129,11 @@ class Folders:
         for folder in self._jobs.iterdir():
             if folder.name not in unfinished:
                 self.forget_inputs(folder.name)
+
+    def begin(self, job_id: str) -> Path:
+        """Where results are written before they are complete; what an earlier attempt left is removed."""
+        shutil.rmtree(self.faces(job_id), ignore_errors=True)
+        return self.draft(job_id)
 
     def draft(self, job_id: str) -> Path:
         """Where results are written before they are complete."""

@@ -1,8 +1,9 @@
 """The runner: bounded workers that take queued jobs, measure their files and write the results.
 
-Media are opened and measured in child processes, so a hostile file can kill its process but not the
-server. Results are on disk before a job is COMPLETED; the uploaded files are
-deleted when the job ends, for nobody should keep recordings of people longer than needed.
+Media are opened and measured in child processes, so a hostile file can kill its process but not the server. A job's
+files are measured side by side, as far as there are processes for them, and their results written in order. Results
+are on disk before a job is COMPLETED; the uploaded files are deleted when the job ends, because recordings of people
+are not kept longer than needed.
 """
 
 from __future__ import annotations
@@ -13,9 +14,10 @@ import logging
 import os
 import sqlite3
 import time
+from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import anyio
 import anyio.to_thread
@@ -23,26 +25,28 @@ import msgspec
 
 from ..jobs import MODEL_NAMES, InferenceRequest, Models
 from ..predictions import ResultError, Source
-from .children import in_child
+from .children import ChildFailed, Children
 from .folders import Folders
-from .measure import APPLIES_TO, Fragment, MeasureMode, Media, Unmeasurable, home, measure
+from .measure import Media, Selection, Unmeasurable
+from .measure.running import Begun, Failed, Found, Measure, Opened, Told
 from .media import ArchiveLimits, is_archive, single
 from .results import Draft
 from .store import JobRow, Store
 from .unpacking import unpacked
 
-__all__ = ["Runner", "RunnerLimits"]
+__all__ = ["Fetcher", "Runner", "RunnerLimits"]
 
 T = TypeVar("T")
 _log = logging.getLogger("humebatch.server")
 _DATABASE_PAUSE = 5.0
+_PROGRESS_SECONDS = 1.0
 _request_decoder = msgspec.json.Decoder(InferenceRequest)
 
 
 class RunnerLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """`workers`: jobs measured at once. `file_seconds`: time for one model on one file.
+    """`workers`: jobs, and files, measured at once. `attempts`: how often a job is begun when the server goes down.
 
-    `attempts`: how often a job is begun when the server goes down under it.
+    `file_seconds`: how long a process may measure, or unpack, without getting any further.
     """
 
     workers: int = os.cpu_count() or 1
@@ -51,43 +55,119 @@ class RunnerLimits(msgspec.Struct, frozen=True, kw_only=True):
     archives: ArchiveLimits = ArchiveLimits()
 
 
-class _Job(NamedTuple):
+class Fetcher(Protocol):
+    """Brings the file behind a URL."""
+
+    async def __call__(self, url: str, target: Path, /) -> Media:
+        """Download `url` to `target`. Raises `Unmeasurable` with a sentence for the caller."""
+        ...
+
+
+class _Job(msgspec.Struct):
     """A job while it is measured: its request, the models that run with their options, and where results go."""
 
     id: str
     request: InferenceRequest
+    models: Models
     wanted: dict[str, Any]
     draft: Draft
+    errors: list[ResultError] = []
+    files_done: int = 0
+    told: float = 0.0
+    """When `files_done` was last recorded, by the monotonic clock."""
+
+
+class _Begin(msgspec.Struct):
+    """A source begins."""
+
+    source: Source
+
+
+class _End(msgspec.Struct):
+    """A source ends; `error`: what broke it off, and which file that was."""
+
+    error: ResultError | None = None
+
+
+class _Broken(msgspec.Struct):
+    """A source of which nothing can be measured."""
+
+    source: Source
+    error: str
+
+
+class _File(msgspec.Struct):
+    """A file of the current source, and what its measuring has told so far."""
+
+    media: Media
+    folder: Path
+    ready: anyio.Event
+    begun: str | None = None
+    applicable: list[str] | None = None
+    found: dict[str, Found] = {}
+    errors: list[Failed] = []
+
+    def take(self, told: Told) -> None:
+        """One step of the process that measures it."""
+        match told:
+            case Opened(file_type, models):
+                # A second process, after a crash, is asked for one model only.
+                if self.applicable is None:
+                    self.applicable = models
+                    self.media = msgspec.structs.replace(self.media, file_type=file_type)
+            case Begun(model):
+                self.begun = model
+            case Found(model):
+                self.found[model] = told
+            case Failed():
+                self.errors.append(told)
+
+    def blame(self, error: ChildFailed) -> None:
+        """The process died or was stopped in the middle of something."""
+        what = "opening the file" if self.begun is None else f"measuring {self.begun}"
+        self.errors.append(Failed(self.begun, f"{what} failed: {error}"))
+
+    def remaining(self) -> list[str]:
+        """The models that were not reached."""
+        reached = self.found.keys() | {error.model for error in self.errors}
+        return [model for model in self.applicable or () if model not in reached]
+
+
+_Step = _Begin | _End | _Broken | _File
 
 
 class Runner:
     """Works off the queue in `store`. `run` goes on until it is cancelled; `wake` says that there is work.
 
-    `ended` is called after each job's end.
+    `fetch` brings the files behind URLs; None refuses them. `ended` is called after each job's end.
     """
 
     def __init__(
         self,
         store: Store,
         folders: Folders,
-        mode: MeasureMode,
+        selection: Selection,
         limits: RunnerLimits,
+        children: Children,
+        *,
+        fetch: Fetcher | None = None,
         ended: Callable[[], None] = lambda: None,
     ) -> None:
         self._store = store
         self._folders = folders
-        self._mode: MeasureMode = mode
+        self._selection = selection
         self._limits = limits
+        self._children = children
+        self._fetch = fetch
         self._ended = ended
         self._work = asyncio.Event()
-        self._processes = anyio.CapacityLimiter(limits.workers)
 
     def wake(self) -> None:
         """A job was queued."""
         self._work.set()
 
     async def run(self) -> None:
-        """Measure for ever."""
+        """Measure until cancelled."""
         async with anyio.create_task_group() as group:
             for _ in range(self._limits.workers):
                 group.start_soon(self._worker)
@@ -101,7 +181,7 @@ class Runner:
         while True:
             # Cleared before the look, so a job that is queued in between sets it again.
             self._work.clear()
-            job = await self._recorded(lambda: self._store.claim(now_ms=_now_ms(), measure=self._mode))
+            job = await self._recorded(lambda: self._store.claim(now_ms=_now_ms(), measure=str(self._selection)))
             if job is None:
                 await self._work.wait()
                 continue
@@ -115,9 +195,11 @@ class Runner:
 
     async def _one(self, job: JobRow) -> None:
         try:
-            predictions, errors = await self._measure_job(job)
+            predictions, errors, files = await self._measure_job(job)
             await self._recorded(
-                lambda: self._store.finish(job.id, ended_ms=_now_ms(), num_predictions=predictions, num_errors=errors)
+                lambda: self._store.finish(
+                    job.id, ended_ms=_now_ms(), num_predictions=predictions, num_errors=errors, files_done=files
+                )
             )
         except asyncio.CancelledError:
             with anyio.CancelScope(shield=True):
@@ -127,9 +209,9 @@ class Runner:
                     _log.exception("job %s could not be handed back", job.id)
             raise
         except Exception as error:  # noqa: BLE001
-            # The job's end must be told whatever went wrong: disk full, a bug. Its message is the client's.
+            # The job's end must be recorded whatever went wrong: disk full, a bug. Its message is the client's.
             _log.exception("job %s failed", job.id)
-            reason = f"the server could not measure this job: {type(error).__name__}: {error}"
+            reason = f"the server could not measure this job: {_reason(error)}"
             await self._recorded(lambda: self._store.fail(job.id, ended_ms=_now_ms(), message=reason))
         self._ended()
         await anyio.to_thread.run_sync(self._folders.forget_inputs, job.id)
@@ -146,100 +228,181 @@ class Runner:
                 _log.exception("the database cannot be written; trying again in %g s", _DATABASE_PAUSE)
                 await anyio.sleep(_DATABASE_PAUSE)
 
-    async def _measure_job(self, job: JobRow) -> tuple[int, int]:
+    async def _measure_job(self, job: JobRow) -> tuple[int, int, int]:
         request = await anyio.to_thread.run_sync(_request_decoder.decode, job.request)
         models = request.models or Models()
         wanted = {name: config for name in MODEL_NAMES if (config := getattr(models, name))}
-        draft = await anyio.to_thread.run_sync(Draft, self._folders.draft(job.id))
+        draft = await anyio.to_thread.run_sync(Draft, self._folders.begin(job.id))
+        measured = _Job(job.id, request, models, wanted, draft)
         try:
-            await self._sources(_Job(job.id, request, wanted, draft))
+            await self._measured_and_written(measured)
             await anyio.to_thread.run_sync(draft.finish)
         finally:
             with anyio.CancelScope(shield=True):
                 await anyio.to_thread.run_sync(draft.close)
         await anyio.to_thread.run_sync(self._folders.publish, job.id)
-        return draft.rows, draft.failures
+        return draft.rows, draft.failures, measured.files_done
 
-    async def _sources(self, job: _Job) -> None:
-        for url in job.request.urls or ():
-            await anyio.to_thread.run_sync(
-                job.draft.failed,
-                Source(type="url", url=url),
-                "this server does not fetch URLs: download the file and send it itself",
-            )
+    async def _measured_and_written(self, job: _Job) -> None:
+        """Measure files as they come, a few ahead of the one that is written next."""
+        pending: deque[_Step] = deque()
+        async with contextlib.aclosing(self._steps(job)) as steps, anyio.create_task_group() as group:
+            async for step in steps:
+                pending.append(step)
+                if isinstance(step, _File):
+                    group.start_soon(self._measure, job, step)
+                while len(pending) > self._limits.workers:
+                    await self._write(job, pending.popleft())
+            while pending:
+                await self._write(job, pending.popleft())
+
+    async def _steps(self, job: _Job) -> AsyncGenerator[_Step]:
+        """The job's sources and files in the order of the results."""
+        for number, url in enumerate(job.request.urls or ()):
+            source = Source(type="url", url=url)
+            try:
+                media = await self._fetched(job.id, number, url)
+            except Unmeasurable as error:
+                yield _Broken(source, str(error))
+                continue
+            async with contextlib.aclosing(self._source(job, source, media)) as steps:
+                async for step in steps:
+                    yield step
         for number, file in enumerate(job.request.files):
             path = self._folders.input(job.id, number)
             name = file.filename or str(number)
             source = Source(type="file", filename=file.filename, content_type=file.content_type, md5sum=file.md5sum)
-            errors: list[ResultError] = []
-            await anyio.to_thread.run_sync(job.draft.begin, source)
-            try:
-                async with contextlib.aclosing(self._media(path, name, file.md5sum, job.id)) as files:
-                    async for media in files:
-                        await self._file(job, media, errors)
-            except Unmeasurable as error:
-                errors.append(ResultError(message=str(error), file=name))
-            await anyio.to_thread.run_sync(job.draft.end, errors)
+            media = Media(path=str(path), name=name, file_type="unknown", md5sum=file.md5sum)
+            async with contextlib.aclosing(self._source(job, source, media)) as steps:
+                async for step in steps:
+                    yield step
         if job.request.text:
-            errors = []
-            await anyio.to_thread.run_sync(job.draft.begin, Source(type="text"))
+            yield _Begin(Source(type="text"))
             for number, text in enumerate(job.request.text, start=1):
                 # Real answers call the strings of `text` by their number.
                 media = await anyio.to_thread.run_sync(self._folders.write_text, job.id, number, text)
-                await self._file(job, media, errors)
-            await anyio.to_thread.run_sync(job.draft.end, errors)
+                yield self._file(job, media)
+            yield _End()
 
-    async def _media(self, path: Path, name: str, md5sum: str, job_id: str) -> AsyncGenerator[Media]:
+    async def _source(self, job: _Job, source: Source, media: Media) -> AsyncGenerator[_Step]:
+        """The steps of one file or archive. The kind of `media` is looked at here."""
+        yield _Begin(source)
+        error = None
+        try:
+            async with contextlib.aclosing(self._media(media, job.id)) as files:
+                async for one in files:
+                    yield self._file(job, one)
+        except Unmeasurable as unmeasurable:
+            error = ResultError(message=str(unmeasurable), file=media.name)
+        yield _End(error)
+
+    def _file(self, job: _Job, media: Media) -> _File:
+        return _File(media, self._folders.measured(job.id), anyio.Event())
+
+    async def _media(self, media: Media, job_id: str) -> AsyncGenerator[Media]:
+        path, name = Path(media.path), media.name
         if not await anyio.to_thread.run_sync(is_archive, path, name):
-            yield await anyio.to_thread.run_sync(single, path, name, md5sum)
+            yield await anyio.to_thread.run_sync(single, path, name, media.md5sum)
             return
         scratch = await anyio.to_thread.run_sync(self._folders.scratch, job_id)
         seconds = self._limits.file_seconds
         async with contextlib.aclosing(unpacked(path, name, scratch, self._limits.archives, seconds=seconds)) as files:
-            async for media in files:
-                yield media
+            async for member in files:
+                # The next member is unpacked while this one is still measured: it gets a place of its own.
+                kept = await anyio.to_thread.run_sync(self._folders.keep_member, job_id, Path(member.path))
+                yield msgspec.structs.replace(member, path=str(kept))
 
-    async def _file(self, job: _Job, media: Media, errors: list[ResultError]) -> None:
-        applicable = {name: config for name, config in job.wanted.items() if media.file_type in APPLIES_TO[name]}
-        if not applicable:
-            kind = "its kind is not recognised" if media.file_type == "unknown" else f"it is {media.file_type}"
-            errors.append(
-                ResultError(
-                    message=f"none of the models {', '.join(job.wanted)} measures this file: {kind}", file=media.name
-                )
-                if job.wanted
-                else ResultError(message="the request switches every model off", file=media.name)
-            )
-            return
-        spill = self._folders.spill(job.id)
-        for model, config in applicable.items():
-            try:
-                fragment = await self._measure(model, media, config, spill)
-            except Unmeasurable as error:
-                errors.append(ResultError(message=str(error), file=media.name, model=model))
-                continue
-            await anyio.to_thread.run_sync(job.draft.add, media, model, fragment, spill)
-            errors += [ResultError(message=note, file=media.name, model=model) for note in fragment.notes]
+    async def _fetched(self, job_id: str, number: int, url: str) -> Media:
+        if self._fetch is None:
+            raise Unmeasurable("this server does not fetch URLs: download the file and send it itself")
+        target = await anyio.to_thread.run_sync(self._folders.fetched, job_id, number)
+        return await self._fetch(url, target)
 
-    async def _measure(self, model: str, media: Media, config: Any, spill: Path) -> Fragment:
-        mode = self._mode
-        home(model, mode)
+    async def _measure(self, job: _Job, file: _File) -> None:
+        """Measure one file; whatever happens becomes part of its results."""
+        started = time.monotonic()
         try:
-            if mode == "fixed":  # opens nothing and takes no time: not worth a process
-                return await anyio.to_thread.run_sync(measure, model, mode, media, config, str(spill))
-            return await in_child(
-                measure,
-                *(model, mode, media, config, str(spill)),
-                what=f"measuring {model}",
-                limiter=self._processes,
-                seconds=self._limits.file_seconds,
-            )
-        except Unmeasurable:
-            raise
-        except Exception as error:
-            # One file that a measurer trips over must not take the other files of the job with it.
-            _log.exception("%s failed on a file of a job", model)
-            raise Unmeasurable(f"measuring {model} failed: {type(error).__name__}: {error}") from error
+            await anyio.to_thread.run_sync(file.folder.mkdir)
+            if not job.wanted:
+                return
+            try:
+                await self._children.measure(self._request(job, file, job.models), file.take)
+            except ChildFailed as error:
+                file.blame(error)
+                _log.warning("job %s: a worker failed on a file: %s", job.id, error)
+            # One model that crashes on a file must not take the others with it.
+            for model in file.remaining():
+                alone = Models(**{model: job.wanted[model]})
+                try:
+                    await self._children.measure(self._request(job, file, alone), file.take)
+                except ChildFailed as error:
+                    file.blame(error)
+            for model, found in file.found.items():
+                _log.info("job %s: %s: %d rows", job.id, model, found.rows)
+        finally:
+            _log.info("job %s: a file was measured in %.1f s", job.id, time.monotonic() - started)
+            file.ready.set()
+
+    def _request(self, job: _Job, file: _File, models: Models) -> Measure:
+        return Measure(
+            media=file.media,
+            models=models,
+            transcription=job.request.transcription or None,
+            selection=self._selection,
+            folder=str(file.folder),
+        )
+
+    async def _write(self, job: _Job, step: _Step) -> None:
+        match step:
+            case _Begin(source):
+                job.errors = []
+                await anyio.to_thread.run_sync(job.draft.begin, source)
+            case _End(error):
+                if error is not None:
+                    job.errors.append(error)
+                await anyio.to_thread.run_sync(job.draft.end, job.errors)
+            case _Broken(source, message):
+                await anyio.to_thread.run_sync(job.draft.failed, source, message)
+                job.files_done += 1
+            case _File():
+                await step.ready.wait()
+                await anyio.to_thread.run_sync(self._add, job, step)
+                job.files_done += 1
+        now = time.monotonic()
+        if now - job.told >= _PROGRESS_SECONDS:
+            job.told = now
+            await self._recorded(lambda: self._store.progress(job.id, files_done=job.files_done))
+
+    def _add(self, job: _Job, file: _File) -> None:
+        """Write a file's results and remove what it left on disk. Blocks."""
+        media, draft = file.media, job.draft
+        found = {model: file.folder / f"{model}.json" for model in MODEL_NAMES if model in file.found}
+        if found:
+            self._folders.keep_faces(job.id, file.folder, source=draft.sources - 1, file=draft.files)
+            rows = sum(one.rows for one in file.found.values())
+            draft.add(media, found, rows, {model: one.by for model, one in file.found.items()})
+        elif not file.errors:
+            job.errors.append(ResultError(message=_inapplicable(job, media), file=media.name))
+        for error in file.errors:
+            job.errors.append(ResultError(message=error.message, file=media.name, model=error.model))
+        for model, one in file.found.items():
+            job.errors += [ResultError(message=note, file=media.name, model=model) for note in one.notes]
+        self._folders.forget_file(Path(media.path), file.folder)
+
+
+def _inapplicable(job: _Job, media: Media) -> str:
+    """Why nothing measured this file."""
+    if not job.wanted:
+        return "the request switches every model off"
+    kind = "its kind is not recognised" if media.file_type == "unknown" else f"it is {media.file_type}"
+    return f"none of the models {', '.join(job.wanted)} measures this file: {kind}"
+
+
+def _reason(error: BaseException) -> str:
+    # Files are measured in a task group, which wraps what one of them raised.
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return f"{type(error).__name__}: {error}"
 
 
 def _now_ms() -> int:

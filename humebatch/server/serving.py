@@ -12,6 +12,7 @@ import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Literal
 
 import anyio
 from aiohttp import web
@@ -20,7 +21,6 @@ from aiohttp.http_exceptions import BadHttpMessage
 from ..config import Secret
 from ..errors import ConfigError
 from .app import create_app
-from .measure import MeasureMode
 from .protocol import JsonAppRunner
 
 __all__ = ["CALLBACK_SECRET_VARIABLE", "serve"]
@@ -37,7 +37,9 @@ async def serve(
     host: str = "127.0.0.1",
     port: int = 8000,
     api_keys: Sequence[str] = (),
-    measure: MeasureMode = "local",
+    measure: str | Sequence[str] = "local",
+    unmeasured: Literal["absent", "zero"] = "absent",
+    device: Literal["auto", "cpu", "cuda"] = "auto",
     callback_secret: str | Secret | None = None,
     callback_allow: Sequence[str] = (),
     until_stdin_closes: bool = False,
@@ -46,7 +48,7 @@ async def serve(
     """Serve until SIGINT or SIGTERM (or the end of stdin). `port=0` picks a free one.
 
     The first line on stdout is the base URL, written when connections are accepted; `ready` takes its
-    place. `callback_secret` and `callback_allow` as in `create_app`. Raises `ConfigError` for these, for a
+    place. The other arguments are those of `create_app`. Raises `ConfigError` for these, for a
     bad address, a folder in use, or an open server on a public address: without keys it listens on
     loopback only.
     """
@@ -57,7 +59,13 @@ async def serve(
             field="api_key",
         )
     app = create_app(
-        data, api_keys=api_keys, measure=measure, callback_secret=callback_secret, callback_allow=callback_allow
+        data,
+        api_keys=api_keys,
+        measure=measure,
+        unmeasured=unmeasured,
+        device=device,
+        callback_secret=callback_secret,
+        callback_allow=callback_allow,
     )
     # Requests carry people's file names and, in query strings, callers' own ids: no access log.
     http_log = logging.getLogger("humebatch.server.http")
@@ -143,7 +151,9 @@ def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(prog="python -m humebatch.server")
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--port", type=int, default=8000)
-    parser.add_argument("--measure", choices=("local", "fixed"), default="local")
+    parser.add_argument("--measure", action="append", default=[])
+    parser.add_argument("--unmeasured", choices=("absent", "zero"), default="absent")
+    parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--callback-allow", metavar="HOST", action="append", default=[])
     parser.add_argument("--until-stdin-closes", action="store_true")
     parser.add_argument("--temporary", action="store_true", help="remove --data at the end")
@@ -163,6 +173,8 @@ def main(arguments: Sequence[str]) -> int:
                     port=chosen.port,
                     api_keys=[key] if key else [],
                     measure=chosen.measure,
+                    unmeasured=chosen.unmeasured,
+                    device=chosen.device,
                     callback_secret=secret or None,
                     callback_allow=chosen.callback_allow,
                     until_stdin_closes=chosen.until_stdin_closes,

@@ -83,8 +83,11 @@ CREATE TABLE job_key (
 ) STRICT;
 CREATE INDEX job_key_created ON job_key (created_ms);
 """
+_VERSION_4 = """
+ALTER TABLE job ADD COLUMN files_done INTEGER NOT NULL DEFAULT 0;
+"""
 # Each step leads from one version to the next; a new database goes through all of them, so old and new are alike.
-_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3)
+_STEPS = (_VERSION_1, _VERSION_2, _VERSION_3, _VERSION_4)
 SCHEMA_VERSION = len(_STEPS)
 
 # A day more than the seven that are promised.
@@ -94,7 +97,7 @@ _KEYS_FORGOTTEN = 100
 
 _COLUMNS = (
     "id, tenant, status, created_ms, started_ms, ended_ms, attempts, request, message, num_predictions, num_errors, "
-    "measure"
+    "measure, files_done"
 )
 
 
@@ -114,6 +117,8 @@ class JobRow(msgspec.Struct, frozen=True):
     num_errors: int | None
     measure: str
     """What measured it at its latest claim; `unknown` before the first, and for jobs of schema version 1."""
+    files_done: int
+    """Files, members of archives and texts that are measured; 0 for jobs that ended under schema version 3."""
 
 
 class JobKey(msgspec.Struct, frozen=True):
@@ -232,18 +237,23 @@ class Store:
         with self._turn:
             row = self._db.execute(
                 "UPDATE job SET status = 'IN_PROGRESS', started_ms = coalesce(started_ms, ?), attempts = attempts + 1, "
-                "measure = ? WHERE seq = (SELECT seq FROM job WHERE status = 'QUEUED' ORDER BY seq LIMIT 1) "
+                "measure = ?, files_done = 0 "
+                "WHERE seq = (SELECT seq FROM job WHERE status = 'QUEUED' ORDER BY seq LIMIT 1) "
                 f"RETURNING {_COLUMNS}",
                 (now_ms, measure),
             ).fetchone()
         return None if row is None else JobRow(*row)
 
-    def finish(self, job_id: str, *, ended_ms: int, num_predictions: int, num_errors: int) -> None:
+    def progress(self, job_id: str, *, files_done: int) -> None:
+        """How far an IN_PROGRESS job has come."""
+        self._change("UPDATE job SET files_done = ? WHERE id = ? AND status = 'IN_PROGRESS'", (files_done, job_id))
+
+    def finish(self, job_id: str, *, ended_ms: int, num_predictions: int, num_errors: int, files_done: int = 0) -> None:
         """IN_PROGRESS to COMPLETED; the results are on disk already."""
         self._move(
-            "UPDATE job SET status = 'COMPLETED', ended_ms = max(?, started_ms), num_predictions = ?, num_errors = ? "
-            "WHERE id = ? AND status = 'IN_PROGRESS'",
-            (ended_ms, num_predictions, num_errors, job_id),
+            "UPDATE job SET status = 'COMPLETED', ended_ms = max(?, started_ms), num_predictions = ?, num_errors = ?, "
+            "files_done = ? WHERE id = ? AND status = 'IN_PROGRESS'",
+            (ended_ms, num_predictions, num_errors, files_done, job_id),
         )
 
     def fail(self, job_id: str, *, ended_ms: int, message: str) -> None:

@@ -20,9 +20,9 @@ from anyio.abc import ByteSendStream
 from anyio.streams.buffered import BufferedByteReceiveStream
 
 from .._wire.codec import encode
-from .children import guard_child, limit_memory
 from .measure import Media, Unmeasurable
 from .media import ArchiveLimits, members
+from .processes import guard_child, limit_memory
 
 __all__ = ["main", "unpacked"]
 

@@ -46,8 +46,8 @@ def jobs_in(data: str | os.PathLike[str]) -> list[JobDetails]:
     where = (Path(data) / "jobs.db").absolute().as_uri()
     with contextlib.closing(sqlite3.connect(f"{where}?mode=ro", uri=True)) as database:
         rows = database.execute(
-            "SELECT id, request, status, created_ms, started_ms, ended_ms, num_predictions, num_errors, message "
-            "FROM job ORDER BY seq"
+            "SELECT id, request, status, created_ms, started_ms, ended_ms, num_predictions, num_errors, message, "
+            "CASE status WHEN 'QUEUED' THEN NULL ELSE files_done END FROM job ORDER BY seq"
         ).fetchall()
     return [_details(*row) for row in rows]
 
@@ -63,7 +63,8 @@ async def running_server(
     *,
     data: str | os.PathLike[str] | None = None,
     api_key: str = "test-key",
-    measure: Literal["local", "fixed"] = "fixed",
+    measure: str | Sequence[str] = "fixed",
+    unmeasured: Literal["absent", "zero"] = "absent",
     intake: IntakeLimits | None = None,
     running: RunnerLimits | None = None,
     callback_secret: str | None = None,
@@ -93,6 +94,7 @@ async def running_server(
             folder,
             api_keys=keys,
             measure=measure,
+            unmeasured=unmeasured,
             intake=intake,
             running=running,
             callback_secret=callback_secret,

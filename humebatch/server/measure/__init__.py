@@ -1,48 +1,54 @@
 """What measures: the `Measurer` protocol, and the lookup of measurers by name.
 
-A measurer answers for one model (`face`, `language`, …) on one file at a time. It is plain
-synchronous code that knows neither the network nor the database; the runner calls it in a child
-process, because media are opened with native code. What it cannot measure it leaves out: a score that
-nobody measured is absent, never invented.
+A measurer answers for one model of the API (`face`, `language`, …) on one recording at a time. It is plain
+synchronous code that knows neither the network nor the database; it runs in a child process, because media are
+opened with native code. What it cannot measure it leaves out: a score that nobody measured is absent.
 """
 
 from __future__ import annotations
 
 import functools
 import importlib
-import os
-from collections.abc import Iterable
-from typing import Any, Literal, Protocol, runtime_checkable
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Final, Literal, Protocol, cast, runtime_checkable
 
 import msgspec
 
-from ..._wire.codec import encode
-from ...predictions import ModelPredictions
+from ...predictions import TranscriptionMetadata
+from .card import Card
+from .selection import Selection
+
+if TYPE_CHECKING:
+    from .recording import Recording
 
 __all__ = [
     "APPLIES_TO",
+    "ENTRY_POINTS",
+    "Attachment",
+    "Card",
     "FileType",
-    "Fragment",
-    "MeasureMode",
-    "Measured",
+    "Finding",
     "Measurer",
     "Media",
+    "Merged",
+    "Note",
+    "Row",
+    "Selection",
     "Unmeasurable",
-    "available",
-    "home",
     "load",
-    "measure",
 ]
 
-FileType = Literal["text", "image", "audio", "video", "landmarks", "unknown"]
+FileType = Literal["text", "image", "audio", "video", "video_no_audio", "landmarks", "unknown"]
 """What a file holds; `landmarks` is a JSON file, the input of facemesh."""
-MeasureMode = Literal["local", "fixed"]
+
+ENTRY_POINTS: Final = "humebatch.measurers"
+"""The group of entry points under which other packages register measurers."""
 
 
 class Media(msgspec.Struct, frozen=True):
     """One file to measure, already on disk.
 
-    `path`: where it lies (its name there means nothing). `name`: how results call it. `file_type`: what
+    `path`: where it lies (its name there means nothing). `name`: what results call it. `file_type`: what
     its first bytes and its name say it is. `md5sum`: lower-case hex of the whole file.
     """
 
@@ -111,8 +117,8 @@ class Measurer(Protocol):
         ...
 
 
-APPLIES_TO: dict[str, frozenset[FileType]] = {
-    "face": frozenset({"image", "video"}),
+APPLIES_TO: Final[dict[str, frozenset[FileType]]] = {
+    "face": frozenset({"image", "video", "video_no_audio"}),
     "burst": frozenset({"audio", "video"}),
     "prosody": frozenset({"audio", "video"}),
     "language": frozenset({"text", "audio", "video"}),
@@ -121,80 +127,45 @@ APPLIES_TO: dict[str, frozenset[FileType]] = {
 }
 """Which files each model is about, whoever measures it (API reference, recommended input file types)."""
 
-# Where each model's measurer lives, by mode. Imported on first use only: each pulls its own extras.
-_HOMES: dict[MeasureMode, dict[str, str]] = {
-    "local": {"face": "face", "language": "language"},
-    "fixed": dict.fromkeys(("face", "burst", "prosody", "language", "ner", "facemesh"), "fixed"),
-}
-
-
-def available(mode: MeasureMode) -> tuple[str, ...]:
-    """The models that `mode` has a measurer for, whether or not its extra is installed."""
-    return tuple(_HOMES[mode])
-
-
-def home(model: str, mode: MeasureMode) -> str:
-    """The module that measures `model`. Raises `Unmeasurable` when this version has none; imports nothing."""
-    name = _HOMES[mode].get(model)
-    if name is None:
-        raise Unmeasurable(
-            f"{model} is not measured: this version has no open model for it; it measures {_listed(_HOMES['local'])}"
-        )
-    return name
+# The extra that each model's own measurer needs; the module that holds it has the model's name.
+_EXTRAS: Final = {
+    "face": "face", "burst": "speech", "prosody": "speech", "language": "text", "ner": "ner", "facemesh": "face",
+}  # fmt: skip
 
 
 @functools.cache
-def load(model: str, mode: MeasureMode) -> Measurer:
-    """The measurer of `model`, built once per process. Raises `Unmeasurable` naming the extra to install."""
-    name = home(model, mode)
-    # Before numpy is loaded: there is a process for each core already, and more threads than cores slow all of them.
-    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+def load(model: str, measurer: str) -> Measurer:
+    """The measurer of `model`, built once per process.
+
+    `measurer`: `local` (ours, open models), `fixed` (made-up scores), `NAME` or `NAME:ARGUMENT` of `Selection`.
+    Raises `Unmeasurable` naming the extra to install, or what is wrong with the name.
+    """
+    name, _, argument = measurer.partition(":")
+    if name == "local":
+        return _ours(model, model, _EXTRAS[model])
+    if name == "fixed":
+        return _ours("fixed", model, "local")
+    if name == "hf":
+        return _ours("hf", model, "hf", argument)
+    from importlib.metadata import entry_points
+
+    for entry in entry_points(group=ENTRY_POINTS, name=name):
+        found = cast("Measurer", entry.load()(*([argument] if argument else [])))
+        if found.model != model:
+            raise Unmeasurable(f"{model} is not measured: the measurer {name!r} measures {found.model}")
+        return found
+    raise Unmeasurable(
+        f"{model} is not measured: no measurer {name!r} is installed on the server "
+        f"(expected 'local', 'fixed', 'hf:MODEL' or an entry point of the group {ENTRY_POINTS})"
+    )
+
+
+def _ours(module: str, model: str, extra: str, *arguments: str) -> Measurer:
     try:
-        module = importlib.import_module(f"{__name__}.{name}")
+        found = importlib.import_module(f"{__name__}.{module}")
     except ImportError as error:
         raise Unmeasurable(
-            f"{model} is not measured: the extra 'local' is not installed on the server "
-            f"(pip install 'humebatch[local]'; missing: {error.name})"
+            f"{model} is not measured: the extra {extra!r} is not installed on the server "
+            f"(pip install 'humebatch[{extra}]'; missing: {error.name})"
         ) from error
-    measurer: Measurer = module.measurer(model)
-    return measurer
-
-
-class Fragment(msgspec.Struct):
-    """What a measurer found, as it goes into the results.
-
-    `json`: the `ModelPredictions`, encoded; None when it is large and lies in the file that was named for it.
-    `rows`: predictions in it.
-    """
-
-    json: bytes | None
-    rows: int
-    notes: list[str]
-
-
-_SMALL = 256 * 1024
-
-
-def measure(model: str, mode: MeasureMode, media: Media, config: Any, spill: str) -> Fragment:
-    """Load, measure and encode in one call: the function that the runner sends to its child processes.
-
-    Only little is handed back: what is large is written to the file `spill`, and the server never holds it.
-    """
-    measured = load(model, mode).measure(media, config)
-    found: ModelPredictions[Any] = measured.predictions
-    rows = sum(len(group.predictions) for group in found.grouped_predictions)
-    json: bytes | None = encode(found)
-    if json is not None and len(json) > _SMALL:
-        with open(spill, "wb", opener=_private) as out:
-            out.write(json)
-        json = None
-    return Fragment(json=json, rows=rows, notes=measured.notes)
-
-
-def _private(path: str, flags: int) -> int:
-    return os.open(path, flags, 0o600)
-
-
-def _listed(names: Iterable[str]) -> str:
-    *first, last = names
-    return f"{', '.join(first)} and {last}" if first else last
+    return cast("Measurer", found.measurer(model, *arguments))

@@ -6,11 +6,14 @@ report all print it, so that every number on a screen can be traced to a model, 
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
-__all__ = ["Card", "Figure", "Given", "Weights"]
+from ...vocabulary import SCORES
+
+__all__ = ["Card", "Catalogue", "Entry", "Figure", "Given", "Weights", "catalogue"]
 
 
 class Weights(msgspec.Struct, frozen=True, kw_only=True):
@@ -50,6 +53,7 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
 
     `model`: model of the API. `measurer`, `version`: its own name and version. `summary`: one sentence.
     `names`: every score name it can give, in vocabulary order. `limits`: what it cannot do, one sentence each.
+    `made_up`: its scores are invented, for tests of programs.
     """
 
     model: str
@@ -61,3 +65,35 @@ class Card(msgspec.Struct, frozen=True, kw_only=True):
     figures: tuple[Figure, ...] = ()
     speed: str = ""
     limits: tuple[str, ...] = ()
+    made_up: bool = False
+
+
+class Entry(msgspec.Struct, frozen=True, kw_only=True):
+    """One model of the API on this server: its card, or why it cannot be measured.
+
+    `absent`: per field of its predictions the names that nobody measures here.
+    """
+
+    card: Card | None = None
+    missing: str | None = None
+    absent: dict[str, list[str]]
+
+
+class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
+    """What `humebatch models` and `GET /v0/models` show. `measure`, `unmeasured`: as the server was started."""
+
+    measure: str
+    unmeasured: str
+    models: dict[str, Entry]
+
+
+def catalogue(cards: Iterable[Card], missing: Mapping[str, str], *, measure: str, unmeasured: str) -> Catalogue:
+    """All models of the API: those with a card, and those of `missing` (model → reason)."""
+    by_model = {card.model: card for card in cards}
+    entries = {}
+    for model, fields in SCORES.items():
+        card = by_model.get(model)
+        given = {one.name for one in card.names} if card else set[str]()
+        absent = {field: [name for name in names if name not in given] for field, names in fields.items()}
+        entries[model] = Entry(card=card, missing=missing.get(model), absent=absent)
+    return Catalogue(measure=measure, unmeasured=unmeasured, models=entries)

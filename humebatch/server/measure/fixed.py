@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import random
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,9 +24,7 @@ from ...predictions import (
     BurstPrediction,
     FacemeshPrediction,
     FacePrediction,
-    GroupedPredictions,
     LanguagePrediction,
-    ModelPredictions,
     NerPrediction,
     PositionInterval,
     ProsodyPrediction,
@@ -35,7 +33,8 @@ from ...predictions import (
     TimeInterval,
     TranscriptionMetadata,
 )
-from . import APPLIES_TO, Measured, Media, Unmeasurable
+from . import Card, Finding, Media, Row, Unmeasurable
+from .recording import Recording
 
 __all__ = ["FixedMeasurer", "measurer"]
 
@@ -50,17 +49,18 @@ class FixedMeasurer:
 
     def __init__(self, model: str) -> None:
         self.model = model
-        self.file_types = frozenset(APPLIES_TO[model])
+        self.card = Card(
+            model=model, measurer="fixed", version="2", summary="made-up scores for tests of programs", made_up=True
+        )
         self._make: Callable[[Media, Any, random.Random], list[Any]] = getattr(self, f"_{model}")
 
-    def measure(self, media: Media, config: Any, /) -> Measured:
-        """Seeded scores for `media`; see the module's warning."""
-        rows = self._make(media, config, random.Random(f"{media.md5sum} {self.model}"))
-        metadata = None
+    def measure(self, recording: Recording, config: Any, /) -> Iterator[Finding]:
+        """Seeded scores for a file; see the module's warning."""
+        media = recording.media
+        for row in self._make(media, config, random.Random(f"{media.md5sum} {self.model}")):
+            yield Row("unknown", row)
         if self.model in ("prosody", "language", "ner") and media.file_type != "text":
-            metadata = TranscriptionMetadata(confidence=1.0, detected_language="en")
-        groups = [GroupedPredictions(id="unknown", predictions=rows)]
-        return Measured(predictions=ModelPredictions(grouped_predictions=groups, metadata=metadata))
+            yield TranscriptionMetadata(confidence=1.0, detected_language="en")
 
     def _face(self, media: Media, config: Face, rng: random.Random) -> list[FacePrediction]:
         return [
