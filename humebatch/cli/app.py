@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from . import jobs, journal, report, run, serve, tables, weights
+from . import jobs, journal, models, report, run, serve, tables, weights
 from .output import command
 
 __all__ = ["app"]
@@ -47,6 +47,7 @@ for _name, _function in (
     ("list", jobs.list_jobs),
     ("predictions", jobs.predictions),
     ("artifacts", jobs.artifacts),
+    ("models", models.models),
     ("report", report.report),
     ("tables", tables.tables),
     ("weights", weights.weights),

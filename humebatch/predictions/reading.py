@@ -31,6 +31,7 @@ from .structs import (
     FacePrediction,
     GroupedPredictions,
     LanguagePrediction,
+    MeasuredBy,
     ModelPredictions,
     ModelsPredictions,
     NerPrediction,
@@ -97,6 +98,7 @@ class SourceOutline(msgspec.Struct, Generic[M], gc=False):
     source: Source
     results: ResultsOutline[M] | None = None
     error: str | None = None
+    measured_by: dict[str, MeasuredBy] | UnsetType = UNSET
 
 
 # What tells the body of a callback apart.
@@ -282,7 +284,10 @@ class PredictionReader:
 
 
 class SourceReader:
-    """One source of an answer: `source` and `errors` as in `SourceResult`; iterate it for its files."""
+    """One source of an answer: `source`, `errors`, `measured_by` as in `SourceResult`; iterate it for its files.
+
+    `measured_by` is empty where the server does not say.
+    """
 
     def __init__(self, raw: msgspec.Raw, path: str, answer: _Answer) -> None:
         self._path = path
@@ -290,6 +295,7 @@ class SourceReader:
         outline = answer.decoded(_outline, raw, path)
         self.source: Source = outline.source
         self.error: str | None = outline.error
+        self.measured_by: dict[str, MeasuredBy] = outline.measured_by or {}
         self._results = outline.results
 
     def __repr__(self) -> str:
@@ -319,7 +325,7 @@ class SourceReader:
 
     def load(self) -> SourceResult:
         """This source as `decode` gives it."""
-        return SourceResult(self.source, self.results, self.error)
+        return SourceResult(self.source, self.results, self.error, self.measured_by or UNSET)
 
 
 class PredictionsReader:

@@ -13,12 +13,24 @@ import msgspec
 
 from .._tally import Frames, Strong, files, models, rows, source_name
 from ..errors import DecodeError, SourceError
-from ..predictions import PredictionReader, SourceReader, read
+from ..predictions import MeasuredBy, PredictionReader, SourceReader, read
 from .charts import Chart, Person, Points
 from .transcript import Line, Transcript
 from .words import cut, shown
 
-__all__ = ["STRONGEST", "Content", "FilePart", "Given", "Group", "ModelPart", "Problem", "collect", "find", "search"]
+__all__ = [
+    "STRONGEST",
+    "Content",
+    "FilePart",
+    "Given",
+    "Group",
+    "ModelPart",
+    "Origin",
+    "Problem",
+    "collect",
+    "find",
+    "search",
+]
 
 STRONGEST: Final = 6
 """Emotions that are shown of a group."""
@@ -32,6 +44,7 @@ _LINES: Final = 3000
 _LINES_OF_FILE: Final = 1000
 _PROBLEMS: Final = 300
 _OVERVIEW: Final = 500
+_ORIGINS: Final = 50
 _NAMES: Final = frozenset({"predictions.json", "predictions.json.gz"})
 _CHECKED: Final = 4096
 # Seconds of silence, and characters between two words, that a line is drawn across.
@@ -60,6 +73,13 @@ class Problem(msgspec.Struct, frozen=True):
     file: str | None
     model: str | None
     message: str
+
+
+class Origin(msgspec.Struct, frozen=True):
+    """Where the numbers of one model come from, as the server says."""
+
+    model: str
+    by: MeasuredBy
 
 
 class Group(msgspec.Struct, frozen=True, kw_only=True):
@@ -106,6 +126,7 @@ class Content(msgspec.Struct, kw_only=True):
     given: list[Given] = []
     parts: list[FilePart] = []
     problems: list[Problem] = []
+    origins: list[Origin] = []
     files: int = 0
     rows: int = 0
     overview_left: int = 0
@@ -116,6 +137,16 @@ class Content(msgspec.Struct, kw_only=True):
     charts: int = 0
     charts_left: int = 0
     lines: int = 0
+
+    @property
+    def made_up(self) -> bool:
+        """Whether any of the scores were invented."""
+        return any(origin.by.made_up for origin in self.origins)
+
+    @property
+    def zeros(self) -> bool:
+        """Whether the server wrote 0.0 for names that were not measured."""
+        return any(origin.by.unmeasured == "zero" for origin in self.origins)
 
 
 def find(paths: Iterable[str | os.PathLike[str]]) -> list[Path]:
@@ -257,6 +288,7 @@ class _Reading:
             # Texts have no names but numbers, and all of them are one source.
             return (f"text {cut(file)}", f"text {cut(file)}") if source.source.type == "text" else (cut(file), name)
 
+        self._origins(source)
         if source.error is not None:
             self._problem(Problem(name, None, None, cut(source.error)))
         for error in source.errors:
@@ -272,6 +304,12 @@ class _Reading:
                 self.content.parts.append(part)
             else:
                 self.content.overview_left += 1
+
+    def _origins(self, source: SourceReader) -> None:
+        for model, by in source.measured_by.items():
+            origin = Origin(model, by)
+            if origin not in self.content.origins and len(self.content.origins) < _ORIGINS:
+                self.content.origins.append(origin)
 
     def _problem(self, problem: Problem) -> None:
         if len(self.content.problems) < _PROBLEMS:

@@ -246,13 +246,17 @@ class Runner:
     async def _measured_and_written(self, job: _Job) -> None:
         """Measure files as they come, a few ahead of the one that is written next."""
         pending: deque[_Step] = deque()
+        ahead = 0
         async with contextlib.aclosing(self._steps(job)) as steps, anyio.create_task_group() as group:
             async for step in steps:
                 pending.append(step)
                 if isinstance(step, _File):
+                    ahead += 1
                     group.start_soon(self._measure, job, step)
-                while len(pending) > self._limits.workers:
-                    await self._write(job, pending.popleft())
+                while ahead > self._limits.workers:
+                    written = pending.popleft()
+                    ahead -= isinstance(written, _File)
+                    await self._write(job, written)
             while pending:
                 await self._write(job, pending.popleft())
 

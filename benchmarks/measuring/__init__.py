@@ -1,0 +1,1 @@
+"""How good the measurers are, and how fast: one module per kind of media."""
