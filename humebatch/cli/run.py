@@ -27,6 +27,7 @@ from .findings import Finding, Tally, failure, findings
 from .interrupt import stopping
 from .options import ApiKey, AsJson, BaseUrl, ModelsText, Paths, models_from
 from .output import counted, emit, plain, printable, say, talk, worst
+from .weights import offer
 
 __all__ = ["run"]
 
@@ -145,8 +146,9 @@ async def _client(base_url: str | None, api_key: str | None) -> AsyncIterator[Ba
         async with BatchClient(base_url=base_url, api_key=api_key) as client:
             yield client
         return
+    await offer()
     async with contextlib.AsyncExitStack() as stack:
-        with spinning("starting a server of our own"):
+        with spinning("starting a local server"):
             client = await stack.enter_async_context(local.client())
         yield client
 

@@ -15,6 +15,7 @@ from .. import server
 from ..config import API_KEY_VARIABLE, Secret, api_key_from
 from ..server.serving import CALLBACK_SECRET_VARIABLE
 from .output import say
+from .weights import offer
 
 __all__ = ["serve"]
 
@@ -90,6 +91,8 @@ async def serve(
     keys = [key for one in given if (key := api_key_from(one))]
     if not keys:
         say(f"no API key: everybody on this machine may use this server (--api-key or {API_KEY_VARIABLE})")
+    if "fixed" not in (measure or ()):
+        await offer()
     # Out of the environment in any case: the measuring processes inherit it.
     from_environment = os.environ.pop(CALLBACK_SECRET_VARIABLE, "")
     secret = callback_secret or from_environment

@@ -180,6 +180,7 @@ async def test_submissions(server: RunningServer, client: hb.BatchClient, path: 
     assert set(done["state"]) == {
         *("status", "created_timestamp_ms", "started_timestamp_ms", "ended_timestamp_ms"),
         *("num_predictions", "num_errors"),
+        "files_done",  # an extension of ours
     }
     results = await client.job(job_id).predictions()
     sources = [result.source for result in results]

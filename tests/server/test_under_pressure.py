@@ -27,13 +27,15 @@ import msgspec
 import pytest
 
 import humebatch as hb
-from humebatch._wire.codec import decode_predictions, encode
+from humebatch._wire.codec import encode
 from humebatch.server import RunnerLimits
 from humebatch.server.artifacts import build
-from humebatch.server.children import in_child, limit_memory
+from humebatch.server.children import in_child
 from humebatch.server.folders import Folders
-from humebatch.server.measure import FileType, Media, Unmeasurable, load, measure
+from humebatch.server.measure import FileType, Media, Selection, Unmeasurable
+from humebatch.server.measure.running import Found, Told, measure_file
 from humebatch.server.media import ArchiveLimits, members
+from humebatch.server.processes import limit_memory
 from humebatch.server.results import Draft
 from humebatch.server.store import Store
 from humebatch.server.unpacking import unpacked
@@ -51,48 +53,62 @@ LINUX = pytest.mark.skipif(sys.platform != "linux", reason="looks into /proc")
 # ---- results ------------------------------------------------------------------------------------
 
 
+FRAGMENTS: dict[str, Any] = {
+    "language": hb.predictions.ModelPredictions[hb.predictions.LanguagePrediction],
+    "ner": hb.predictions.ModelPredictions[hb.predictions.NerPrediction],
+}
+
+
 def media(path: Path, name: str, text: str, file_type: FileType = "text") -> Media:
     path.write_text(text)
     return Media(path=str(path), name=name, file_type=file_type, md5sum="0" * 32)
 
 
-@pytest.mark.parametrize("words", [1, 2000], ids=["handed over", "spilled"])
-def test_a_draft_is_exactly_the_encoded_structs(tmp_path: Path, words: int) -> None:
+def fragment(folder: Path, model: str, one: Media, config: Any) -> tuple[dict[str, Path], int]:
+    """What the made-up measurer finds in a file, as a measuring process leaves it in `folder`."""
+    folder.mkdir()
+    told: list[Told] = []
+    selection = Selection.parse("fixed")
+    measure_file(one, {model: config}, None, selection=selection, folder=folder, tell=told.append)
+    (found,) = [step for step in told if isinstance(step, Found)]
+    return {model: folder / f"{model}.json"}, found.rows
+
+
+def test_a_draft_is_exactly_the_encoded_structs(tmp_path: Path) -> None:
     models = {"language": hb.Language(), "ner": hb.jobs.Ner()}
-    first, second = (media(tmp_path / name, name, f"{name} word" * words) for name in ("a", "b"))
-    spill = tmp_path / "spill"
+    first, second = (media(tmp_path / name, name, f"{name} word" * 20) for name in ("a", "b"))
+    by = {"language": hb.predictions.MeasuredBy("m", "1", accuracy=["all right"])}
     expected: list[hb.predictions.SourceResult] = []
     draft = Draft(tmp_path / "out")
+    total = 0
     with contextlib.closing(draft):
         url = hb.predictions.Source(type="url", url="https://x.example/")
         draft.failed(url, "no")
-        expected.append(hb.predictions.SourceResult(source=url, error="no"))
+        # Readers of the service's answers index the results of every source without looking.
+        empty = hb.predictions.Results(predictions=[], errors=[])
+        expected.append(hb.predictions.SourceResult(source=url, results=empty, error="no"))
         for errors in ([], [hb.predictions.ResultError(message="m", file="f", model="face")]):
             source = hb.predictions.Source(type="file", filename="a.zip", content_type=None, md5sum="0" * 32)
             draft.begin(source)
             results = hb.predictions.Results(predictions=[], errors=errors)
             for one in (first, second):
-                found = hb.predictions.ModelsPredictions()
+                found: dict[str, Path] = {}
                 for model, config in models.items():
-                    draft.add(one, model, measure(model, "fixed", one, config, str(spill)), spill)
-                    setattr(found, model, load(model, "fixed").measure(one, config).predictions)
-                results.predictions.append(hb.predictions.Prediction(file=one.name, models=found, file_type="text"))
+                    written, rows = fragment(tmp_path / f"{total}-{model}", model, one, config)
+                    found |= written
+                    total += rows
+                draft.add(one, found, 0, by)
+                structs = {
+                    model: msgspec.json.decode(path.read_bytes(), type=FRAGMENTS[model])
+                    for model, path in found.items()
+                }
+                decoded = hb.predictions.ModelsPredictions(**structs)
+                results.predictions.append(hb.predictions.Prediction(one.name, decoded, "text"))
             draft.end(errors)
-            expected.append(hb.predictions.SourceResult(source=source, results=results))
+            expected.append(hb.predictions.SourceResult(source=source, results=results, measured_by=by))
         draft.finish()
-    written = (tmp_path / "out").read_bytes()
-    assert written == encode(expected)
-    assert not spill.exists()
+    assert (tmp_path / "out").read_bytes() == encode(expected)
     assert draft.failures == 2
-    assert draft.rows == sum(
-        len(group.predictions)
-        for result in decode_predictions(written)
-        if result.results
-        for prediction in result.results.predictions
-        for found in (prediction.models.language, prediction.models.ner)
-        if found
-        for group in found.grouped_predictions
-    )
     assert stat.S_IMODE((tmp_path / "out").stat().st_mode) == 0o600
 
 
@@ -127,14 +143,10 @@ async def test_memory_does_not_grow_with_the_results(tmp_path: Path) -> None:
 def test_artifacts_hold_one_row_at_a_time(tmp_path: Path) -> None:
     one = media(tmp_path / "a", "a.txt", "word " * 3000)
     results = tmp_path / "predictions.json"
+    found, rows = fragment(tmp_path / "measured", "language", one, hb.Language(granularity="word"))
     with contextlib.closing(Draft(results)) as draft:
         draft.begin(hb.predictions.Source(type="text"))
-        draft.add(
-            one,
-            "language",
-            measure("language", "fixed", one, hb.Language(granularity="word"), str(tmp_path / "s")),
-            tmp_path / "s",
-        )
+        draft.add(one, found, rows, {})
         draft.end([])
         draft.finish()
     tracemalloc.start()
@@ -513,11 +525,3 @@ async def test_a_missing_key_and_a_wrong_one(server: RunningServer) -> None:
     assert missing["message"] == wrong["message"] == "Invalid ApiKey"
     assert "has no API key" in missing["detail"]
     assert "is wrong" in wrong["detail"]
-
-
-def test_a_model_without_a_measurer() -> None:
-    with pytest.raises(Unmeasurable) as caught:
-        load("burst", "local")
-    assert str(caught.value) == (
-        "burst is not measured: this version has no open model for it; it measures face and language"
-    )
