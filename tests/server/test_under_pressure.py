@@ -66,7 +66,8 @@ def test_a_draft_is_exactly_the_encoded_structs(tmp_path: Path, words: int) -> N
     with contextlib.closing(draft):
         url = hb.predictions.Source(type="url", url="https://x.example/")
         draft.failed(url, "no")
-        expected.append(hb.predictions.SourceResult(source=url, error="no"))
+        empty = hb.predictions.Results(predictions=[], errors=[])
+        expected.append(hb.predictions.SourceResult(source=url, results=empty, error="no"))
         for errors in ([], [hb.predictions.ResultError(message="m", file="f", model="face")]):
             source = hb.predictions.Source(type="file", filename="a.zip", content_type=None, md5sum="0" * 32)
             draft.begin(source)
