@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import socket
 from collections.abc import AsyncIterator, Iterator
 from typing import Any
 
@@ -15,6 +16,7 @@ import pytest
 from blockbuster import BlockBuster
 
 import humebatch as hb
+from humebatch.server import guard
 from humebatch.testing import RunningServer, running_server
 
 
@@ -47,6 +49,20 @@ def loop_is_never_blocked() -> Iterator[None]:
         yield
     finally:
         guard.deactivate()
+
+
+@pytest.fixture(autouse=True)
+def servers_do_not_go_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Recorded submissions name real hosts: the servers of the tests must not look for them."""
+    real = guard._resolve
+
+    async def resolve(host: str, port: int) -> list[str]:
+        last = host.rstrip(".").rpartition(".")[2].lower()
+        if last.isalpha() and last != "localhost":
+            raise socket.gaierror(socket.EAI_NONAME, "tests resolve no names")
+        return await real(host, port)
+
+    monkeypatch.setattr(guard, "_resolve", resolve)
 
 
 @pytest.fixture

@@ -1,8 +1,8 @@
 """How well the open models measure: `python -m benchmarks.measuring [PART …] [--data DIR] [--json FILE]`.
 
-Parts: speech, language, ner, prosody, burst, face, speed; all of them by default. Every accuracy is on data that neither
-training nor thresholds saw; the last column says which. Media come out of published packages. The data sets are public
-repositories that this project may not carry; a row whose data set is not in DIR says what to clone:
+Parts: speech, language, ner, prosody, burst, face, speed; all of them by default. Every accuracy is on data that
+neither training nor thresholds saw; the last column says which. Media come out of published packages. The data sets
+are public repositories that this project may not carry; a row whose data set is not in DIR says what to clone:
 
     git clone https://github.com/fredbuhl/EmoGator DIR/EmoGator      (Apache-2.0; 524 MB)
     git clone https://github.com/felixbur/emodb DIR/emodb            (CC0-1.0)
@@ -16,7 +16,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -52,4 +51,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    main()

@@ -67,14 +67,14 @@ def form_data(json: bytes | None, files: Sequence[FileUpload], *, boundary: str 
 _PARAMETER = re.compile(r';[ \t]*([A-Za-z0-9!#$%&\x27*+.^_`|~-]+)[ \t]*=[ \t]*(?:"([^"]*)"|([^;"\s]*))[ \t]*')
 
 
-def read_disposition(header: str) -> dict[str, str] | None:
-    """The parameters of a part's Content-Disposition, as sent; None if it is not a form-data part.
+def read_disposition(header: str, wanted: str | None = "form-data") -> dict[str, str] | None:
+    """The parameters of a Content-Disposition, as sent; None if its kind is not `wanted` (None: any kind will do).
 
     Values are not percent-decoded: the server echoes names as it got them. `filename*` (RFC 5987) is
     forbidden in forms (RFC 7578, 4.2) and no client of this API sends it; it is kept under its own name.
     """
     kind, _, _ = header.partition(";")
-    if kind.strip().lower() != "form-data":
+    if wanted is not None and kind.strip().lower() != wanted:
         return None
     parameters: dict[str, str] = {}
     position = len(kind)

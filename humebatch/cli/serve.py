@@ -83,6 +83,23 @@ async def serve(
             help="A host, address or CIDR range that callbacks may go to although it is not public; may be repeated.",
         ),
     ] = None,
+    fetch: Annotated[
+        bool | None,
+        typer.Option(
+            "--fetch/--no-fetch",
+            help="Fetch the `urls` of submissions. Default: only if the server listens on loopback, where it may fetch "
+            "from this machine too.",
+            show_default=False,
+        ),
+    ] = None,
+    fetch_allow: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--fetch-allow",
+            metavar="HOST",
+            help="Host, address or CIDR range to fetch from although it is not public; may be repeated.",
+        ),
+    ] = None,
 ) -> None:
     """Run the server. The first line on stdout is its base URL. Ctrl-C or SIGTERM stops it, with exit code 0."""
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s %(name)s: %(message)s")
@@ -106,4 +123,6 @@ async def serve(
         device=device.value,
         callback_secret=Secret(secret) if secret else None,
         callback_allow=callback_allow or (),
+        fetch=fetch,
+        fetch_allow=fetch_allow or (),
     )

@@ -254,7 +254,7 @@ class MeasuredBy(msgspec.Struct, gc=False):
 
 
 class SourceResult(msgspec.Struct, gc=False):
-    """One source's result: `results`, and `error` when the source as a whole could not be read.
+    """One source's result. `error` says why the whole source could not be read; `results` is empty or None then.
 
     `measured_by`: per model where its numbers come from; only humebatch's own server says so.
     """

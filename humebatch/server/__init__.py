@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from .app import create_app as create_app
     from .callbacks import CallbackLimits as CallbackLimits
+    from .fetching import FetchLimits as FetchLimits
     from .intake import IntakeLimits as IntakeLimits
     from .runner import RunnerLimits as RunnerLimits
     from .serving import serve as serve
@@ -15,13 +16,14 @@ if TYPE_CHECKING:
 # Measuring processes import from this package, and each of them would load the HTTP server first.
 _HOMES = {
     "CallbackLimits": "callbacks",
+    "FetchLimits": "fetching",
     "IntakeLimits": "intake",
     "RunnerLimits": "runner",
     "create_app": "app",
     "serve": "serving",
 }
 
-__all__ = ["CallbackLimits", "IntakeLimits", "RunnerLimits", "create_app", "serve"]
+__all__ = ["CallbackLimits", "FetchLimits", "IntakeLimits", "RunnerLimits", "create_app", "serve"]
 
 
 def __getattr__(name: str) -> Any:

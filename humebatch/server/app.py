@@ -34,13 +34,14 @@ from . import artifacts
 from .callbacks import CallbackLimits, Outbox
 from .children import ChildFailed, Children, in_child
 from .echo import details_of, echo_of
+from .fetching import FetchLimits, fetcher
 from .folders import Folders
 from .guard import Guard
 from .idempotency import CAPABILITY, RETRY_SECONDS, UnderWay, job_of, key_of, keyed
 from .intake import LARGE, IntakeLimits, Refused, receive
 from .measure import APPLIES_TO, Selection, Unmeasurable
 from .measure.card import catalogue
-from .runner import Runner, RunnerLimits
+from .runner import Fetcher, Runner, RunnerLimits
 from .store import JobRow, ListFilter, Store
 
 __all__ = ["create_app"]
@@ -53,6 +54,9 @@ _TENANT = web.RequestKey("tenant", str)
 _ARTIFACTS_SECONDS = 3600.0
 _SMALL_RESULTS = 4 * 1024 * 1024  # starting a process takes longer than making their artifacts
 _BUSY_SECONDS = 5
+_NO_FETCHING = (
+    "urls: this server does not fetch URLs: upload the files, or have the server started with `humebatch serve --fetch`"
+)
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -69,6 +73,9 @@ def create_app(
     callback_secret: str | Secret | None = None,
     callback_allow: Sequence[str] = (),
     callbacks: CallbackLimits | None = None,
+    fetch: bool = False,
+    fetch_allow: Sequence[str] = (),
+    fetching: FetchLimits | None = None,
     idempotency: bool = True,
 ) -> web.Application:
     """The service over the folder `data`, as an `aiohttp.web.Application` to run or to mount.
@@ -79,11 +86,13 @@ def create_app(
     written as 0.0 instead of being left out. `device`: where models run; `auto` takes a CUDA device if there is one.
     `callback_secret`: signs the callbacks (`whsec_…`, see `humebatch.callbacks.new_secret`); without one they go
     unsigned. `callback_allow`: hosts, addresses and CIDR ranges that callbacks may go to although they are not
-    public; everything else that is not public is refused. `idempotency=False`: ignores `Idempotency-Key` and
-    announces nothing, as the hosted service did; for tests of clients.
+    public; everything else that is not public is refused. `fetch`: fetches the `urls` of submissions; a submission
+    that has some is refused otherwise. `fetch_allow`: what it may fetch from, as `callback_allow`.
+    `idempotency=False`: ignores `Idempotency-Key` and announces nothing, as the hosted service did; for tests of
+    clients.
     Raises `ConfigError` for a bad secret or host, and at start-up when another server uses the folder.
     """
-    guard = Guard(callback_allow)
+    guard, fetch_guard = Guard(callback_allow), Guard(fetch_allow, option="fetch_allow")
     secret = callback_secret.reveal() if isinstance(callback_secret, Secret) else callback_secret
     key = None if secret is None else key_from(secret)
 
@@ -99,6 +108,7 @@ def create_app(
         outbox,
         idempotency,
         device,
+        fetcher(fetch_guard, fetching) if fetch else None,
     )
     app = web.Application(middlewares=[service.guard], client_max_size=0)
     if idempotency:
@@ -129,6 +139,7 @@ class _Service:
         outbox: Callable[[Store, Folders], Outbox],
         idempotency: bool,
         device: str,
+        fetch: Fetcher | None,
     ) -> None:
         self._folders = Folders(data)
         # Fingerprints only: a key that is not kept cannot leak.
@@ -140,6 +151,7 @@ class _Service:
         self._makers = anyio.CapacityLimiter(2)
         self._outbox_for = outbox
         self._idempotency = idempotency
+        self._fetch = fetch
         self._under_way = UnderWay()
         # At least one, also where no jobs are measured: it tells which models there are.
         self._children = Children(max(1, running.workers), stall_seconds=running.file_seconds, device=device)
@@ -152,7 +164,13 @@ class _Service:
             await anyio.to_thread.run_sync(lambda: self._folders.prepare(self._store.known()))
             outbox = self._outbox_for(self._store, self._folders)
             self._runner = Runner(
-                self._store, self._folders, self._selection, self._running, self._children, ended=outbox.wake
+                self._store,
+                self._folders,
+                self._selection,
+                self._running,
+                self._children,
+                fetch=self._fetch,
+                ended=outbox.wake,
             )
             await anyio.to_thread.run_sync(self._runner.recover)
             if self._selection.base == "fixed":
@@ -259,6 +277,8 @@ class _Service:
         with self._under_way.held(tenant, key):
             try:
                 received = await receive(request, self._folders.incoming(upload), self._intake)
+                if received.body.urls and self._fetch is None:
+                    raise Refused(400, _NO_FETCHING, "urls")
                 echo = echo_of(received)
                 # From here on the job is made or not made, but never half made by a client that hangs up.
                 with anyio.CancelScope(shield=True):

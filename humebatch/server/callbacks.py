@@ -38,6 +38,7 @@ from .._wire.signature import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Sig
 from ..jobs import Status
 from .folders import Folders
 from .guard import Guard, Refusal
+from .outgoing import find_route, open_session, origin_of, parse_url
 from .store import CallbackEnd, CallbackRow, Store
 
 __all__ = ["CallbackLimits", "Outbox"]
@@ -185,17 +186,7 @@ class Outbox:
 
     async def run(self) -> None:
         """Send for ever."""
-        # One connection per callback: receivers are many, and each is looked at again before it is connected to.
-        connector = aiohttp.TCPConnector(limit=0, force_close=True)
-        async with (
-            aiohttp.ClientSession(
-                connector=connector,
-                cookie_jar=aiohttp.DummyCookieJar(),
-                headers={"User-Agent": "humebatch-server"},
-                trust_env=False,
-            ) as session,
-            anyio.create_task_group() as group,
-        ):
+        async with open_session() as session, anyio.create_task_group() as group:
             while True:
                 # Cleared before the look, so a job that ends in between sets it again.
                 self._changed.clear()
@@ -259,7 +250,7 @@ class Outbox:
             self.wake()
 
     async def _attempt(self, session: aiohttp.ClientSession, row: CallbackRow) -> _Verdict:
-        url = _parsed(row.url)
+        url = parse_url(row.url)
         letter = await anyio.to_thread.run_sync(self._letter, row)
         try:
             return await self._send(session, row, url, letter)
@@ -270,21 +261,20 @@ class Outbox:
     async def _send(self, session: aiohttp.ClientSession, row: CallbackRow, url: URL, letter: _Letter) -> _Verdict:
         # The job has one callback, so its id is all that a stable name needs.
         message_id, timestamp = f"msg_{row.job_id}", str(int(self._clock.now()))
-        headers = {ID_HEADER: message_id, TIMESTAMP_HEADER: timestamp, "Host": url.host_port_subcomponent or ""}
+        headers = {ID_HEADER: message_id, TIMESTAMP_HEADER: timestamp}
         if self._key is not None:
             signer = Signer(self._key, message_id=message_id, timestamp=timestamp)
             headers[SIGNATURE_HEADER] = await anyio.to_thread.run_sync(letter.sign, signer)
         body = _Body(letter)
         try:
             async with asyncio.timeout(self._limits.answer + letter.length / self._limits.slowest):
-                addresses = await self._guard.addresses(url.raw_host or "", url.port or 0)
-                # To an address and not to a name, so nothing is resolved a second time; another one each try.
+                route = await find_route(self._guard, url, turn=row.tries)
                 async with session.post(
-                    url.with_host(addresses[row.tries % len(addresses)]),
+                    route.url,
                     data=body,
-                    headers=headers,
+                    headers={**headers, "Host": route.host},
                     allow_redirects=False,
-                    server_hostname=url.raw_host,
+                    server_hostname=route.server_name,
                     timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._limits.connect),
                 ) as reply:
                     status, floor = reply.status, retry_after(reply.headers, now=self._clock.now())
@@ -305,7 +295,7 @@ class Outbox:
         return _Letter(head.removesuffix(b"[]}"), self._folders.predictions(row.job_id), b"}")
 
     async def _settle(self, row: CallbackRow, verdict: _Verdict) -> None:
-        end, error, receiver = verdict.end, verdict.error, _shown(row.url)
+        end, error, receiver = verdict.end, verdict.error, origin_of(row.url)
         if end is None and row.tries < len(self._limits.waits):
             wait = self._limits.waits[row.tries] * random.uniform(1.0, 1.2)
             wait = min(max(wait, verdict.floor), self._limits.longest_wait)
@@ -332,28 +322,9 @@ class Outbox:
             await self._clock.sleep(_DATABASE_PAUSE)
 
 
-def _parsed(text: str) -> URL:
-    try:
-        # Encoded: receivers keep ids and signatures of their own in the query, so nothing is rewritten.
-        url = URL(text, encoded=text.isascii())
-        if url.raw_host and url.scheme in ("http", "https"):
-            return url
-    except ValueError:
-        pass
-    raise Refusal("its URL cannot be used")
-
-
 def _receiver(text: str) -> str:
     """The beginning of the URL, as it is spelled, up to the path."""
     return (re.match(r"[^:]*://[^/?#]*", text) or [text])[0]
-
-
-def _shown(text: str) -> str:
-    """What the log may say of a URL: the path and the query may be secrets, and so may what stands before the @."""
-    try:
-        return str(URL(text).origin())
-    except ValueError:
-        return "an unusable URL"
 
 
 def _described(error: Exception) -> str:

@@ -111,6 +111,11 @@ class Folders:
         if path.name.startswith(("member-", "text-", "url-")):
             path.unlink(missing_ok=True)
 
+    def forget_archive(self, path: Path) -> None:
+        """Remove an archive that is unpacked, unless it was uploaded: a job may fetch a hundred of them."""
+        if path.name.startswith("url-"):
+            path.unlink(missing_ok=True)
+
     def write_text(self, job_id: str, number: int, text: str) -> Media:
         """A string of the request as a file to measure."""
         data = text.encode()

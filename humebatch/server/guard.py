@@ -16,11 +16,14 @@ from collections.abc import Awaitable, Callable, Sequence
 
 from ..errors import ConfigError
 
-__all__ = ["Guard", "Refusal", "Resolve"]
+__all__ = ["LOOPBACK", "Guard", "Refusal", "Resolve"]
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Resolve = Callable[[str, int], Awaitable[list[str]]]
 """Host and port to addresses; raises `OSError` when there are none."""
+
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+"""What to allow for this machine itself."""
 
 _NAT64 = ipaddress.ip_network("64:ff9b::/96")
 _UNICAST_6 = ipaddress.ip_network("2000::/3")
@@ -34,9 +37,15 @@ class Refusal(Exception):
 
 
 class Guard:
-    """Decides which addresses callbacks may go to: public ones, and what `allow` names (hosts, addresses, CIDR)."""
+    """Decides which addresses may be connected to: public ones, and what `allow` names (hosts, addresses, CIDR).
 
-    def __init__(self, allow: Sequence[str] = (), resolve: Resolve | None = None) -> None:
+    `option` is the setting that `allow` comes from; refusals name it.
+    """
+
+    def __init__(
+        self, allow: Sequence[str] = (), resolve: Resolve | None = None, *, option: str = "callback_allow"
+    ) -> None:
+        self._flag = f"--{option.replace('_', '-')}"
         self._networks: list[ipaddress.IPv4Network | ipaddress.IPv6Network] = []
         self._hosts: set[str] = set()
         self._resolve = resolve or _resolve
@@ -46,13 +55,13 @@ class Guard:
             except ValueError:
                 if not _HOST.fullmatch(entry):
                     raise ConfigError(
-                        f"callback_allow: {entry!r} is no host name, address or CIDR range (no scheme, no port)",
-                        field="callback_allow",
+                        f"{option}: {entry!r} is no host name, address or CIDR range (no scheme, no port)",
+                        field=option,
                     ) from None
                 self._hosts.add(_plain(entry))
 
     async def addresses(self, host: str, port: int) -> list[str]:
-        """What `host` resolves to. Raises `Refusal` unless all of it may be sent to, `OSError` if it is nothing."""
+        """What `host` resolves to. Raises `Refusal` unless all of it is permitted, `OSError` if it is nothing."""
         found = await self._resolve(host, port)
         if not found:
             raise OSError("the name has no address")
@@ -60,7 +69,7 @@ class Guard:
             for text in found:
                 if not self._permitted(text):
                     what = f"{text} is" if text == host else f"{host} resolves to {text}, which is"
-                    raise Refusal(f"{what} not a public address; --callback-allow {host} would permit it")
+                    raise Refusal(f"{what} not a public address; {self._flag} {host} would permit it")
         return found
 
     def _permitted(self, text: str) -> bool:

@@ -315,6 +315,7 @@ class Runner:
                 # The next member is unpacked while this one is still measured: it gets a place of its own.
                 kept = await anyio.to_thread.run_sync(self._folders.keep_member, job_id, Path(member.path))
                 yield msgspec.structs.replace(member, path=str(kept))
+        await anyio.to_thread.run_sync(self._folders.forget_archive, path)
 
     async def _fetched(self, job_id: str, number: int, url: str) -> Media:
         if self._fetch is None:

@@ -21,6 +21,7 @@ from aiohttp.http_exceptions import BadHttpMessage
 from ..config import Secret
 from ..errors import ConfigError
 from .app import create_app
+from .guard import LOOPBACK
 from .protocol import JsonAppRunner
 
 __all__ = ["CALLBACK_SECRET_VARIABLE", "serve"]
@@ -42,14 +43,17 @@ async def serve(
     device: Literal["auto", "cpu", "cuda"] = "auto",
     callback_secret: str | Secret | None = None,
     callback_allow: Sequence[str] = (),
+    fetch: bool | None = None,
+    fetch_allow: Sequence[str] = (),
     until_stdin_closes: bool = False,
     ready: Callable[[str], None] | None = None,
 ) -> None:
     """Serve until SIGINT or SIGTERM (or the end of stdin). `port=0` picks a free one.
 
     The first line on stdout is the base URL, written when connections are accepted; `ready` takes its
-    place. The other arguments are those of `create_app`. Raises `ConfigError` for these, for a
-    bad address, a folder in use, or an open server on a public address: without keys it listens on
+    place. `fetch`: whether the `urls` of submissions are fetched; None fetches them if `host` is loopback. A server on
+    loopback may fetch from this machine too. The other arguments are those of `create_app`. Raises `ConfigError`
+    for these, for a bad address, a folder in use, or an open server on a public address: without keys it listens on
     loopback only.
     """
     if not api_keys and not _loopback(host):
@@ -58,6 +62,9 @@ async def serve(
             "127.0.0.1 only",
             field="api_key",
         )
+    fetches = _loopback(host) if fetch is None else fetch
+    if fetch_allow and not fetches:
+        raise ConfigError("fetch_allow: this server fetches no URLs; switch it on with --fetch", field="fetch_allow")
     app = create_app(
         data,
         api_keys=api_keys,
@@ -66,6 +73,8 @@ async def serve(
         device=device,
         callback_secret=callback_secret,
         callback_allow=callback_allow,
+        fetch=fetches,
+        fetch_allow=(*fetch_allow, *(LOOPBACK if _loopback(host) else ())),
     )
     # Requests carry people's file names and, in query strings, callers' own ids: no access log.
     http_log = logging.getLogger("humebatch.server.http")
@@ -155,6 +164,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--unmeasured", choices=("absent", "zero"), default="absent")
     parser.add_argument("--device", choices=("auto", "cpu", "cuda"), default="auto")
     parser.add_argument("--callback-allow", metavar="HOST", action="append", default=[])
+    parser.add_argument("--fetch", action=argparse.BooleanOptionalAction)
+    parser.add_argument("--fetch-allow", metavar="HOST", action="append", default=[])
     parser.add_argument("--until-stdin-closes", action="store_true")
     parser.add_argument("--temporary", action="store_true", help="remove --data at the end")
     chosen = parser.parse_args(arguments)
@@ -177,6 +188,8 @@ def main(arguments: Sequence[str]) -> int:
                     device=chosen.device,
                     callback_secret=secret or None,
                     callback_allow=chosen.callback_allow,
+                    fetch=chosen.fetch,
+                    fetch_allow=chosen.fetch_allow,
                     until_stdin_closes=chosen.until_stdin_closes,
                 )
             )

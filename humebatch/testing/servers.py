@@ -17,7 +17,7 @@ from aiohttp import web
 from msgspec import UNSET
 
 from ..jobs import InferenceRequest, JobDetails, State
-from ..server import CallbackLimits, IntakeLimits, RunnerLimits, create_app
+from ..server import CallbackLimits, FetchLimits, IntakeLimits, RunnerLimits, create_app
 from ..server.protocol import JsonAppRunner
 from .trouble import Trouble
 
@@ -70,6 +70,9 @@ async def running_server(
     callback_secret: str | None = None,
     callback_allow: Sequence[str] = ("127.0.0.0/8", "::1"),
     callbacks: CallbackLimits | None = None,
+    fetch: bool = True,
+    fetch_allow: Sequence[str] = ("127.0.0.0/8", "::1"),
+    fetching: FetchLimits | None = None,
     idempotency: bool = True,
     trouble: Trouble | None = None,
 ) -> AsyncIterator[RunningServer]:
@@ -77,7 +80,8 @@ async def running_server(
 
     `measure` is `fixed` here: made-up scores that depend on the bytes alone. `data` is a temporary
     folder unless given. An empty `api_key` makes an open server. Callbacks may go to receivers on this
-    machine, unlike those of a server of `humebatch serve`, which wants `--callback-allow` for that.
+    machine, unlike those of a server of `humebatch serve`, which wants `--callback-allow` for that. URLs are
+    fetched, also from this machine.
     `idempotency`: as in `create_app`. `trouble`: the faults planted in it; they outlast it, and go on in the next
     server that is given them.
     """
@@ -100,6 +104,9 @@ async def running_server(
             callback_secret=callback_secret,
             callback_allow=callback_allow,
             callbacks=callbacks,
+            fetch=fetch,
+            fetch_allow=fetch_allow,
+            fetching=fetching,
             idempotency=idempotency,
         )
         if trouble is not None:

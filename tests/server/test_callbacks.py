@@ -34,6 +34,7 @@ from humebatch.server.store import SCHEMA_VERSION, Store
 from humebatch.testing import FakeClock, RunningServer, running_server
 from tests.server.process import served
 from tests.server.raw import eventually, request, talk
+from tests.server.tls import certificate
 
 pytestmark = pytest.mark.anyio
 
@@ -620,30 +621,6 @@ async def test_a_job_that_a_crash_failed_is_told_of(tmp_path: Path) -> None:
             "predictions": [],
             "message": "the server went down 3 times while measuring this job",
         }
-
-
-def certificate(folder: Path) -> ssl.SSLContext | None:
-    """A certificate for the name `localhost` in `folder/cert.pem`; None without the tool that makes one."""
-    tool = shutil.which("openssl")
-    if tool is None:
-        return None
-    command = [
-        tool,
-        "req",
-        "-x509",
-        "-newkey",
-        "ec",
-        "-pkeyopt",
-        "ec_paramgen_curve:prime256v1",
-        "-nodes",
-        "-days",
-        "2",
-    ]
-    command += ["-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost", "-out", str(folder / "cert.pem")]
-    subprocess.run([*command, "-keyout", str(folder / "key.pem")], check=True, capture_output=True)
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(folder / "cert.pem", folder / "key.pem")
-    return context
 
 
 async def test_tls_is_checked_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

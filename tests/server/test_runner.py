@@ -291,17 +291,6 @@ async def test_all_models_off(client: hb.BatchClient, server: RunningServer) -> 
     assert result.results.errors[0].message == "the request switches every model off"
 
 
-async def test_urls_are_not_fetched(client: hb.BatchClient) -> None:
-    job = await client.submit(hb.Submission(urls=["https://x.example/a.mp4"], text=["Hello."], models=LANGUAGE))
-    details = await job.wait(timeout=30)
-    assert (details.state.num_predictions, details.state.num_errors) == (1, 1)
-    url, text = await job.predictions()
-    assert (url.source.url, url.results) == ("https://x.example/a.mp4", None)
-    assert url.error is not None
-    assert "does not fetch URLs" in url.error
-    assert text.source.type == "text"
-
-
 # ---- ends ---------------------------------------------------------------------------------------
 
 
