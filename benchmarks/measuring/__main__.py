@@ -31,6 +31,7 @@ def main() -> None:
     )
     parser.add_argument("parts", nargs="*", metavar="PART", help=f"of {', '.join(PARTS)}; default: all")
     parser.add_argument("--data", type=Path, default=Path("build/data"), metavar="DIR", help="default: build/data")
+    parser.add_argument("--long", action="store_true", help="speed: measure memory on three hours, not 15 minutes")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the numbers there")
     options = parser.parse_args()
     if unknown := set(options.parts) - set(PARTS):

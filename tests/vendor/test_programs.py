@@ -33,7 +33,7 @@ def media(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("media")
     found = carried.fetch_all([*carried.TABLE.values(), *MEDIA.values()])
     shutil.copy(found["astronaut.png"], folder / "photo.png")
-    cut(found["two_cities.wav"], folder / "reading.mp3", "mp3", seconds=12)
+    cut(found["two_cities.wav"], folder / "reading.mp3", seconds=12)
     cut_video(found["WolfgangLanger_Pexels.mp4"], folder / "video.mp4", seconds=3)
     shutil.copy(Path(__file__).parents[2] / "examples" / "media" / "laugh.mp3", folder / "laugh.mp3")
     (folder / "letter.txt").write_text(LETTER)
@@ -46,10 +46,10 @@ def face(shift: float) -> list[list[float]]:
     return [[shift + (point % 22) / 50, (point // 22) / 50, 0.0] for point in range(478)]
 
 
-def cut(source: Path, target: Path, codec: str, *, seconds: float) -> None:
-    """The beginning of a recording, encoded anew."""
+def cut(source: Path, target: Path, *, seconds: float) -> None:
+    """The beginning of a recording, as mp3."""
     with av.open(str(source)) as sound, av.open(str(target), "w") as out:
-        heard = out.add_stream(codec, rate=16_000, layout="mono")
+        heard = out.add_stream("mp3", rate=16_000, layout="mono")
         resampler = av.AudioResampler(heard.format.name, "mono", 16_000, 1152)
         for frame in sound.decode(audio=0):
             if frame.time is not None and frame.time >= seconds:
@@ -74,7 +74,7 @@ def urls(media: Path) -> Iterator[str]:
     """A server of that folder, of the kind that media lie on."""
 
     class Quiet(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *args: object) -> None:
+        def log_request(self, code: object = "-", size: object = "-") -> None:
             pass
 
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=str(media))) as running:
