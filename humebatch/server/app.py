@@ -19,13 +19,13 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Any, Literal
 
 import anyio
 import anyio.to_thread
 from aiohttp import web
 
-from .._wire.batch import CAPABILITIES_HEADER, DIRECTIONS, JOBS_PATH, KEY_HEADER, SORT_KEYS, WHEN
+from .._wire.batch import CAPABILITIES_HEADER, JOBS_PATH, KEY_HEADER
 from .._wire.codec import encode
 from .._wire.signature import key_from
 from ..config import Secret
@@ -35,6 +35,7 @@ from .callbacks import CallbackLimits, Outbox
 from .children import ChildFailed, Children, in_child
 from .echo import details_of, echo_of
 from .fetching import FetchLimits, fetcher
+from .filters import list_filter
 from .folders import Folders
 from .guard import Guard
 from .idempotency import CAPABILITY, RETRY_SECONDS, UnderWay, job_of, key_of, keyed
@@ -42,7 +43,7 @@ from .intake import LARGE, IntakeLimits, Refused, receive
 from .measure import APPLIES_TO, Selection, Unmeasurable
 from .measure.card import catalogue
 from .runner import Fetcher, Runner, RunnerLimits
-from .store import JobRow, ListFilter, Store
+from .store import JobRow, Store
 
 __all__ = ["create_app"]
 
@@ -314,7 +315,7 @@ class _Service:
 
     async def list_jobs(self, request: web.Request) -> web.Response:
         """`GET /v0/batch/jobs` with every filter of the API."""
-        wanted = _list_filter(request.query)
+        wanted = list_filter(request.query)
         tenant = request[_TENANT]
 
         def listed() -> bytes:
@@ -451,46 +452,3 @@ def _refusal(status: int, message: str, field: str | None = None, detail: str | 
         # The old gateway's words: the legacy client parses them.
         body["fault"] = {"faultstring": "Invalid ApiKey", "detail": {"errorcode": "oauth.v2.InvalidApiKey"}}
     return _json(body, status)
-
-
-def _list_filter(query: Any) -> ListFilter:
-    known = {"limit", "status", "when", "timestamp_ms", "sort_by", "direction"}
-    for name in query:
-        if name not in known:
-            raise Refused(400, f"{name}: no such parameter; there are {', '.join(sorted(known))}", name)
-    # SQLite's integers have 64 bits; nobody asks for more jobs than that.
-    limit = min(_integer(query, "limit", 50, low=1), 2**31)
-    statuses = query.getall("status", [])
-    for status in statuses:
-        if status not in tuple(Status):
-            raise Refused(400, f"status: {status!r} is not one of {', '.join(Status)}", "status")
-    when = _choice(query, "when", WHEN)
-    timestamp = _integer(query, "timestamp_ms", None, low=-(2**63))
-    if when is not None and timestamp is None:
-        timestamp = time.time_ns() // 1_000_000
-    return ListFilter(
-        limit=limit,
-        statuses=tuple(statuses),
-        when=cast("Literal['created_before', 'created_after'] | None", when),
-        timestamp_ms=timestamp,
-        sort_by=cast("Literal['created', 'started', 'ended']", _choice(query, "sort_by", SORT_KEYS) or "created"),
-        direction=cast("Literal['asc', 'desc']", _choice(query, "direction", DIRECTIONS) or "desc"),
-    )
-
-
-def _choice(query: Any, name: str, allowed: Sequence[str]) -> str | None:
-    value: str | None = query.get(name)
-    if value is not None and value not in allowed:
-        raise Refused(400, f"{name}: {value!r} is not one of {', '.join(allowed)}", name)
-    return value
-
-
-def _integer(query: Any, name: str, default: Any, *, low: int) -> Any:
-    value = query.get(name)
-    if value is None:
-        return default
-    digits = value.removeprefix("-")
-    if not (digits.isascii() and digits.isdigit() and len(digits) <= 18) or int(value) < low:
-        wanted = f"a whole number of at least {low}" if low > 0 else "a whole number"
-        raise Refused(400, f"{name}: {value!r} is not {wanted}", name)
-    return int(value)
