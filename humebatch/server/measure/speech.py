@@ -19,11 +19,15 @@ class Word(msgspec.Struct, frozen=True):
 
 
 class Transcript(msgspec.Struct, frozen=True):
-    """What was said. `language`: BCP-47 tag of what was heard or asked for. `confidence`: 0..1, of the whole."""
+    """What was said. `language`: BCP-47 tag of what was heard or asked for. `confidence`: 0..1, of the whole.
+
+    `note`: a sentence about how the language was chosen that the reader of the results should know; mostly empty.
+    """
 
     words: list[Word]
     language: str
     confidence: float
+    note: str = ""
 
 
 class Turn(msgspec.Struct, frozen=True):
