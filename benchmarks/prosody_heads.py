@@ -65,7 +65,8 @@ def decoded(path: Path) -> Floats:
         frames = [
             piece.to_ndarray()[0] for frame in (*container.decode(audio=0), None) for piece in resampler.resample(frame)
         ]
-    return np.concatenate(frames).astype(np.float32) / np.float32(32768)
+    samples: Floats = np.concatenate(frames).astype(np.float32) / np.float32(32768)
+    return samples
 
 
 def emodb(folder: Path) -> tuple[list[Floats], Names, Names, Names]:

@@ -12,7 +12,7 @@ import pytest
 
 from examples.demo_media import MEDIA
 from humebatch.jobs import Prosody, ProsodyWindow, Transcription
-from humebatch.predictions import ProsodyPrediction, TimeInterval, TranscriptionMetadata
+from humebatch.predictions import ProsodyPrediction, Scores, TimeInterval, TranscriptionMetadata
 from humebatch.server.measure import Finding, Media, Note, Row, Unmeasurable, carried
 from humebatch.server.measure.prosody import ENOUGH, MEASURED, ProsodyMeasurer, measurer
 from humebatch.server.measure.recording import Recording, TranscriptRejected
@@ -263,9 +263,9 @@ def test_where_nobody_speaks_there_is_nothing_to_measure(prosody: ProsodyMeasure
 
 
 def test_acoustics_survive_json_and_are_absent_where_nobody_measured_them() -> None:
-    said = ProsodyPrediction(time=TimeInterval(0, 1), emotions=[], acoustics={"pitch_hz": 120.5})
+    said = ProsodyPrediction(time=TimeInterval(0, 1), emotions=Scores(), acoustics={"pitch_hz": 120.5})
     assert msgspec.json.decode(msgspec.json.encode(said), type=ProsodyPrediction) == said
-    assert b"acoustics" not in msgspec.json.encode(ProsodyPrediction(time=TimeInterval(0, 1), emotions=[]))
+    assert b"acoustics" not in msgspec.json.encode(ProsodyPrediction(time=TimeInterval(0, 1), emotions=Scores()))
 
 
 def test_the_card_accounts_for_every_name(prosody: ProsodyMeasurer) -> None:
