@@ -104,7 +104,8 @@ def worse(samples: Floats, rng: np.random.Generator) -> Floats:
     white = np.fft.rfft(rng.normal(size=length))
     noise = np.fft.irfft(white / np.maximum(frequencies, 60) ** rng.uniform(0, 1), length)
     below = rng.uniform(15, 40)
-    return (heard + noise * (heard.std() / noise.std() * 10 ** (-below / 20))).astype(np.float32)
+    mixed: Floats = (heard + noise * (heard.std() / noise.std() * 10 ** (-below / 20))).astype(np.float32)
+    return mixed
 
 
 def excerpt(samples: Floats, rng: np.random.Generator) -> Floats:

@@ -164,23 +164,27 @@ def _spelled(mean: float, each: dict[str, float]) -> str:
 
 def _instruments(folder: Path) -> Iterator[Line]:
     """Pitch against a laryngograph, which hears the vocal folds alone; syllables against those labelled by hand."""
-    gross, compared, medians = 0, 0, []
+    gross, compared, medians, ranges = 0, 0, [], []
     recordings = sorted((folder / "wav_laryng").glob("*.wav"))
     for file in recordings:
         voice, folds = _stereo(file)
         # Slow movements of the larynx are no voice.
         folds = folds - np.convolve(folds, np.full(400, 1 / 400, np.float32), "same")
-        heard, true = track(voice).pitch.astype(np.float32), track(folds).pitch.astype(np.float32)
+        ours, theirs = track(voice), track(folds)
+        heard, true = ours.pitch.astype(np.float32), theirs.pitch.astype(np.float32)
         both = (heard > 0) & (true > 0)
         gross += int((np.abs(np.log2(heard[both] / true[both])) > np.log2(1.2)).sum())
         compared += int(both.sum())
         if both.sum() >= PER_SECOND / 5:
-            medians.append(float(abs(np.median(heard[heard > 0]) / np.median(true[true > 0]) - 1)))
+            one, other = (tracked.between(0, len(heard) / PER_SECOND) for tracked in (ours, theirs))
+            medians.append(abs(one["pitch_hz"] / other["pitch_hz"] - 1))
+            ranges.append(abs(one["pitch_range_semitones"] - other["pitch_range_semitones"]))
     if medians:
         data = f"Emo-DB, {len(recordings)} recordings with a laryngograph"
         yield "pitch off by more than 20 %", f"{gross / compared:.1%} of voiced frames", "", data
         wrong = np.mean(np.array(medians) > 0.1)
         yield "median pitch off by", f"{np.median(medians):.1%}; more than 10 % in {wrong:.1%} of files", "", data
+        yield "range of pitch off by", f"{np.median(ranges):.1f} semitones", "", data
 
     counted: list[float] = []
     labelled: list[float] = []

@@ -71,7 +71,9 @@ class Intonation(NamedTuple):
         found = {}
         voiced = pitch[pitch > 0]
         if len(voiced) >= _SHORTEST_VOICE * PER_SECOND:
-            low, median, high = np.percentile(voiced, [10, 50, 90])
+            median = np.median(voiced)
+            # Further than an octave from its middle it is a resonance or an error of the tracker, hardly ever a voice.
+            low, high = np.percentile(voiced[(voiced > median / 2) & (voiced < median * 2)], [10, 90])
             found["pitch_hz"] = round(float(median), 1)
             found["pitch_range_semitones"] = round(float(12 * np.log2(high / low)), 2)
         found["energy_db"] = round(float(10 * np.log10((10 ** (level / 10)).mean())), 1)
