@@ -89,6 +89,7 @@ BEYOND = {
     predictions.Prediction: {"file_type"},
     predictions.ResultError: {"model"},
     hb.JobDetails: {"user_id"},
+    predictions.ProsodyPrediction: {"acoustics"},
 }
 
 

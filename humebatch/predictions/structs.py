@@ -90,13 +90,18 @@ class FacePrediction(msgspec.Struct, gc=False):
 
 
 class ProsodyPrediction(msgspec.Struct, gc=False):
-    """One stretch of speech. `text` is null when transcription is off."""
+    """One stretch of speech. `text` is null when transcription is off.
+
+    `acoustics`: plain properties of the voice by name (`pitch_hz`, `energy_db`, `arousal`, …); an extension of
+    humebatch's own server, absent elsewhere, and without the names that could not be measured.
+    """
 
     time: TimeInterval
     emotions: ScoreList
     text: str | None = None
     confidence: float | None = None
     speaker_confidence: float | None = None
+    acoustics: dict[str, float] | UnsetType | None = UNSET
 
     def __post_init__(self) -> None:
         self.emotions = scores(self.emotions)
