@@ -164,6 +164,8 @@ def _ours(module: str, model: str, extra: str, *arguments: str) -> Measurer:
     try:
         found = importlib.import_module(f"{__name__}.{module}")
     except ImportError as error:
+        if (error.name or "").startswith("humebatch"):
+            raise
         raise Unmeasurable(
             f"{model} is not measured: the extra {extra!r} is not installed on the server "
             f"(pip install 'humebatch[{extra}]'; missing: {error.name})"
