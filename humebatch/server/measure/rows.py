@@ -8,7 +8,9 @@ import re
 import shutil
 from array import array
 from pathlib import Path
-from typing import IO, Any, Final
+from typing import IO, Any, Final, SupportsFloat
+
+import msgspec
 
 from ..._wire.codec import encode
 from ...predictions import Score, Scores, TranscriptionMetadata
@@ -63,7 +65,7 @@ class RowFile:
                 filled = Scores(given.get(name) or Score(name, 0.0) for name in vocabulary)
                 setattr(prediction, field, filled)
                 self.filled = True
-        row = encode(prediction)
+        row = _encoder.encode(prediction)
         runs = self._runs.setdefault(group, array("Q"))
         if runs and runs[-1] == self._at:
             self._out.write(b"," + row)
@@ -124,6 +126,16 @@ class RowFile:
         self._path.unlink(missing_ok=True)
         if self._model == "face":
             shutil.rmtree(self._folder / FACES, ignore_errors=True)
+
+
+def _number(value: Any) -> Any:
+    """numpy's scalars, which measurers are full of, as Python's."""
+    if isinstance(value, SupportsFloat) and hasattr(value, "item"):
+        return value.item()
+    raise ContractBroken(f"a prediction holds a {type(value).__name__}, which JSON cannot hold")
+
+
+_encoder: Final = msgspec.json.Encoder(enc_hook=_number)
 
 
 def _plain(pattern: re.Pattern[str], text: str) -> str:
