@@ -33,7 +33,7 @@ _SHORTEST_LAG, _LONGEST_LAG = int(_RATE / _HIGHEST), int(_RATE / _LOWEST)
 _VOICED: Final = 0.6  # autocorrelation from which a frame counts as voiced
 _PER_OCTAVE: Final = 0.03  # of autocorrelation, what a period may be worse than one twice as long
 _AUDIBLE: Final = 0.03  # of the loudest frame's amplitude: below, nothing is voiced
-_BLOCK: Final = 30.0  # seconds that are analysed at once
+_BLOCK: Final = 10.0  # seconds that are analysed at once
 _EDGE: Final = 0.1  # seconds around a block, so that its first frame has what its window covers
 
 _FLOOR: Final = 1e-5  # amplitude; -100 dB stands for digital silence

@@ -125,7 +125,7 @@ class ProsodyMeasurer:
             emotions = Scores()
             if found is not None:
                 emotions = Scores(Score(name, float(found[column])) for name, column in self._columns)
-                acoustics = {"arousal": float(found[-1]), **acoustics}
+                acoustics = {"arousal": round(float(found[-1]), 4), **acoustics}
             missing += found is None
             yield Row(
                 row.speaker,

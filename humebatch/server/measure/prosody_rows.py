@@ -22,6 +22,7 @@ SHORTEST: Final = 0.5
 LONGEST: Final = 6.0
 """Seconds of a piece at most: what the encoder of tone hears."""
 
+_INSTANT: Final = 0.01  # seconds; transcripts have words that begin and end at once, and they lie somewhere, too
 _SPEECH: Final = 0.5  # seconds of speech that make a window a row, or half of a window that is shorter than 1 s
 
 
@@ -53,6 +54,7 @@ class Spans:
 
     def overlapping(self, begin: float, end: float) -> tuple[npt.NDArray[np.intp], npt.NDArray[np.float64]]:
         """The numbers of the stretches that have something of `begin` to `end`, and how many seconds each."""
+        end = max(end, begin + _INSTANT)
         shared = np.minimum(self._ends, end) - np.maximum(self._begins, begin)
         numbers = np.flatnonzero(shared > 0)
         return numbers, shared[numbers]
@@ -80,7 +82,9 @@ class Spoken:
 def of_segments(segments: Iterable[Segment]) -> list[Stretch]:
     """The segments of a transcript as stretches."""
     return [
-        Stretch(one.time.begin, one.time.end, one.text, one.confidence, one.speaker, one.speaker_confidence)
+        Stretch(
+            float(one.time.begin), float(one.time.end), one.text, one.confidence, one.speaker, one.speaker_confidence
+        )
         for one in segments
         if one.time is not None
     ]

@@ -71,4 +71,5 @@ def test_overlaps_are_given_in_seconds() -> None:
     assert numbers.tolist() == [0, 1, 2]
     assert shared.tolist() == pytest.approx([0.5, 3.0, 0.25])
     assert spans.overlapping(5, 7)[0].tolist() == []
+    assert spans.overlapping(4, 4)[0].tolist() == [1], "a word may take no time at all"
     assert Spans([]).overlapping(0, 1)[0].tolist() == []
