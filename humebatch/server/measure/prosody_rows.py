@@ -13,6 +13,7 @@ import msgspec
 import numpy as np
 import numpy.typing as npt
 
+from .segments import joined
 from .speech import Segment, Transcript, Turn, Word
 
 __all__ = ["LONGEST", "SHORTEST", "Piece", "Spans", "Spoken", "Stretch", "of_segments", "pieces", "windows"]
@@ -74,8 +75,6 @@ class Spoken:
 
     def text(self, words: list[Word]) -> str:
         """What these words say, put together as their language is written."""
-        from .segments import joined
-
         return joined(msgspec.structs.replace(self._transcript, words=words))
 
 
