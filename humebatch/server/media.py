@@ -48,6 +48,7 @@ _MAGIC: tuple[tuple[bytes, FileType], ...] = (
     (rb"OggS\0", "audio"),
     (rb"\x1aE\xdf\xa3", "video"),
     (rb"\0.{3}ftypM4A", "audio"),
+    (rb"\0.{3}ftyp(?:avi[fs]|hei[cmsx]|hevc|mif1|msf1)", "image"),
     (rb"\0.{3}ftyp", "video"),
 )
 # What the three libraries raise for damaged data; RuntimeError is how zipfile says that it is encrypted,

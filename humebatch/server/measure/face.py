@@ -1,137 +1,149 @@
-"""The face measurer: which faces are in a picture, what they show, and nothing that was not measured.
+"""The face measurer: which faces are in a picture or a video, what they show, and nothing that was not measured.
 
-Emotions. The expression network tells seven classes apart. Five of them mean what a name of the API's
-vocabulary means, and those five are what a face prediction carries: `EMOTION_OF_EXPRESSION`. The class
-`surprised` does not say whether the surprise is a good one, so it is neither `Surprise (negative)` nor
-`Surprise (positive)`; `neutral` has no name in the vocabulary. The other names are absent: nobody
-measured them. The five scores and the two left out add up to 1.
+Emotions. The expression network tells seven classes apart. Five of them mean what a name of the API's vocabulary
+means, and those five are what a face prediction carries: `EMOTION_OF_EXPRESSION`. The class `surprised` does not say
+whether the surprise is a good one, so it is neither `Surprise (negative)` nor `Surprise (positive)`; `neutral` has no
+name in the vocabulary. The five scores and the two left out add up to 1.
 
-Action units. `facs` carries the units that one kind of blendshape measures alone: `FACS_OF_BLENDSHAPES`.
+Action units and descriptions. Those that a kind of blendshape shows well enough: `face_units`.
 
-Probability. `prob` is the mesh network's presence score. It was above .999 for each of the 34 faces of 15
-photographs that showed at least half of their front, .98 for a man in profile, and below .0001 for
-what the detector had mistaken for a face in ten photographs without any. So the API's default threshold
-of .99 separates them. The detector's own score was .83 to .98 on the same faces: nearly all would fail.
-Faces in full profile are often missed by both.
+Probability. `prob` is the mesh network's presence score. It was above .999 for each of the 34 faces of 15 photographs
+that showed at least half of their front, .98 for a man in profile, and below .0001 for what the detector had mistaken
+for a face in ten photographs without any. So the API's default threshold of .99 separates them. The detector's own
+score was .83 to .98 on the same faces: nearly all would fail. Faces in full profile are often missed by both.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import io
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final, TypeVar
 
 import msgspec
 from msgspec import UnsetType
 
 from ...jobs import Face
-from ...predictions import BoundingBox, FacePrediction, GroupedPredictions, ModelPredictions, Score, Scores
-from ...vocabulary import EMOTIONS, FACS
-from . import Measured, Media, Unmeasurable, carried
-from .face_expression import ExpressionReader
+from ...predictions import BoundingBox, FacePrediction, Score, Scores
+from ...vocabulary import EMOTIONS, FACE_DESCRIPTIONS, FACS
+from . import Attachment, Card, Finding, Merged, Note, Row, Unmeasurable, carried
+from .face_card import CARD
+from .face_expression import EMOTION_OF_EXPRESSION, ExpressionReader
+from .face_identity import IdentityReader
 from .face_mesh import FaceFinder, FoundFace
-from .face_picture import Picture, open_picture
+from .face_people import People
+from .face_picture import Picture
+from .face_units import descriptions, units
+from .frames import Frame
+from .recording import Recording
+from .tfjs_weights import Floats
 
-__all__ = ["EMOTION_OF_EXPRESSION", "FACS_OF_BLENDSHAPES", "FaceMeasurer", "measurer"]
-
-EMOTION_OF_EXPRESSION: Final[Mapping[str, str]] = {
-    "angry": "Anger",
-    "disgusted": "Disgust",
-    "fearful": "Fear",
-    "happy": "Joy",
-    "sad": "Sadness",
-}
-"""The vocabulary's name for each expression that has exactly one."""
-
-FACS_OF_BLENDSHAPES: Final[Mapping[str, tuple[str, ...]]] = {
-    "AU1 Inner Brow Raise": ("browInnerUp",),
-    "AU2 Outer Brow Raise": ("browOuterUpLeft", "browOuterUpRight"),
-    "AU4 Brow Lowerer": ("browDownLeft", "browDownRight"),
-    "AU7 Lids Tight": ("eyeSquintLeft", "eyeSquintRight"),
-    "AU10 Upper Lip Raiser": ("mouthUpperUpLeft", "mouthUpperUpRight"),
-    "AU12 Lip Corner Puller": ("mouthSmileLeft", "mouthSmileRight"),
-    "AU16 Lower Lip Depress": ("mouthLowerDownLeft", "mouthLowerDownRight"),
-    "AU17 Chin Raiser": ("mouthShrugLower",),
-    "AU18 Lip Pucker": ("mouthPucker",),
-    "AU20 Lip Stretch": ("mouthStretchLeft", "mouthStretchRight"),
-    "AU22 Lip Funneler": ("mouthFunnel",),
-    "AU24 Lip Presser": ("mouthPressLeft", "mouthPressRight"),
-    "AU26 Jaw Drop": ("jawOpen",),
-    "AU28 Lips Suck": ("mouthRollLower", "mouthRollUpper"),
-    "AU43 Eye Closure": ("eyeBlinkLeft", "eyeBlinkRight"),
-}
-"""Action units that a kind of blendshape measures, after Apple's ARKit names; the score is the mean of those listed.
-
-Left out although ARKit has a shape for them, because the network never moves it (below .12 on some 85
-faces): AU5 (eyeWide), AU6 (cheekSquint), AU9 (noseSneer), AU14 (mouthDimple), AU15 (mouthFrown), AU34
-(cheekPuff). The remaining units and the four hand positions have no shape of their own.
-"""
+__all__ = ["CARD", "FaceMeasurer", "measurer"]
 
 # Defaults of the API reference, for what the caller or an intermediate left out.
+_FPS: Final = 3.0
 _PROB_THRESHOLD: Final = 0.99
 _MIN_FACE_SIZE: Final = 60
+_UNKNOWN: Final = "unknown"
+
+_BY_PLACE: Final = (
+    "people were told apart by their place in the picture only, so that who leaves it and comes back is somebody else: "
+    "the server lacks face_recognition_model.bin (run 'humebatch weights --fetch' there)"
+)
 
 
 class FaceMeasurer:
-    """Measures faces in still images. Loading takes about 0.1 s; see the module for what the scores mean.
+    """Measures faces in images and videos. Loading takes about 0.1 s; see the module for what the scores mean.
 
     Raises `Unmeasurable` when the weights are not on this machine.
     """
 
     model: str = "face"
-    file_types: frozenset[str] = frozenset({"image", "video"})
+    card: Card = CARD
 
     def __init__(self) -> None:
-        task = carried.find("face_landmarker.task")
-        self._finder = FaceFinder(task)
+        self._finder = FaceFinder(carried.find("face_landmarker.task"))
         self._expressions = ExpressionReader()
+        self._identities: IdentityReader | None = None
 
-    def measure(self, media: Media, config: Face, /) -> Measured:
-        """Measure the image `media`; no face in it is an empty `grouped_predictions`, not an error.
+    def measure(self, recording: Recording, config: Face, /) -> Iterator[Finding]:
+        """Rows frame by frame, within a frame from left to right; no face is no row and no error.
 
-        Boxes are in pixels of the image as its EXIF orientation shows it. A face counts when both sides
-        of its box (forehead to chin, within the image) reach `min_face_size` and its presence reaches
-        `prob_threshold`. Faces smaller than a fortieth of the image's long side may be missed.
+        Boxes are in pixels of the picture as a viewer shows it. A face counts when both sides of its box (forehead
+        to chin, within the picture) reach `min_face_size` and its presence reaches `prob_threshold`. Faces smaller
+        than a fortieth of the picture's long side may be missed.
 
-        With `identify_faces` each face of the image is a person of its own: `face_0`, `face_1`, … from
-        left to right. Without it all are in one group, `unknown`.
+        With `identify_faces` each person is a group: `face_0`, `face_1`, … in order of appearance, and a `Merged` at
+        the end for those who turned out to be one. Without it all faces are in the group `unknown`.
 
-        Raises `Unmeasurable` for a video and for what is no whole image, `OSError` when the file is not there.
+        Raises `Unmeasurable` for what holds no picture; for a video damaged further on after the rows up to there;
+        `OSError` when the file is not there.
         """
-        if media.file_type == "video":
-            raise Unmeasurable("face is not measured in videos by this version, only in images")
-        picture = open_picture(media.path)
         least = _given(config.min_face_size, _MIN_FACE_SIZE)
         threshold = _given(config.prob_threshold, _PROB_THRESHOLD)
-        scale = min(picture.scale_x, picture.scale_y)
-        found: list[FacePrediction] = []
-        for face in self._finder.faces(picture.image, least / scale):
-            box = _box(face, picture)
-            if face.presence >= threshold and min(box.w, box.h) >= least:
-                found.append(self._predict(face, box, picture, with_facs=_asked(config.facs)))
-        found.sort(key=lambda prediction: (prediction.box.x, prediction.box.y))
-        return Measured(
-            predictions=ModelPredictions(_grouped(found, identify=_given(config.identify_faces, False))),
-            notes=[*picture.notes, *_not_measured(config)],
-        )
+        people = People() if _given(config.identify_faces, False) else None
+        if people is not None and not self._can_identify():
+            yield Note(_BY_PLACE)
+        for frame in recording.frames(_given(config.fps_pred, _FPS)):
+            for note in frame.picture.notes:
+                yield Note(note)
+            found = self._faces(frame.picture, least, threshold)
+            groups = [_UNKNOWN] * len(found) if people is None else self._groups(people, frame, found)
+            saved: Counter[str] = Counter()
+            for group, (face, box) in zip(groups, found, strict=True):
+                yield Row(group, self._prediction(frame, face, box, config))
+                if _given(config.save_faces, False):
+                    yield _attachment(group, frame, box, saved[group])
+                    saved[group] += 1
+            recording.progress(frame.time)
+        if people is not None:
+            for one, earlier in people.merged():
+                yield Merged(f"face_{one}", f"face_{earlier}")
 
-    def _predict(self, face: FoundFace, box: BoundingBox, picture: Picture, *, with_facs: bool) -> FacePrediction:
-        expressions = self._expressions.read(picture.image, face)
+    def _faces(self, picture: Picture, least: float, threshold: float) -> list[tuple[FoundFace, BoundingBox]]:
+        """The faces that count, from left to right, with their boxes in pixels of the original."""
+        scale = min(picture.scale_x, picture.scale_y)
+        boxed = [(face, _box(face, picture)) for face in self._finder.faces(picture.image, least / scale)]
+        found = [(face, box) for face, box in boxed if face.presence >= threshold and min(box.w, box.h) >= least]
+        return sorted(found, key=lambda one: (one[1].x, one[1].y))
+
+    def _prediction(self, frame: Frame, face: FoundFace, box: BoundingBox, config: Face) -> FacePrediction:
+        expressions = self._expressions.read(frame.picture.image, face)
         emotions = {EMOTION_OF_EXPRESSION[name]: expressions[name] for name in EMOTION_OF_EXPRESSION}
-        facs = None
-        if with_facs:
+        shown = described = None
+        if _asked(config.facs) or _asked(config.descriptions):
             weights = self._finder.blendshapes(face)
-            facs = {
-                unit: sum(weights[shape] for shape in shapes) / len(shapes)
-                for unit, shapes in FACS_OF_BLENDSHAPES.items()
-            }
+            if _asked(config.facs):
+                shown = _scores(units(weights, face.points), FACS)
+            if _asked(config.descriptions):
+                described = _scores(descriptions(weights), FACE_DESCRIPTIONS)
         return FacePrediction(
-            frame=0,
-            time=0.0,
+            frame=frame.number,
+            time=frame.time,
             prob=face.presence,
             box=box,
             emotions=_scores(emotions, EMOTIONS),
-            facs=None if facs is None else _scores(facs, FACS),
+            facs=shown,
+            descriptions=described,
         )
+
+    def _groups(self, people: People, frame: Frame, found: Sequence[tuple[FoundFace, BoundingBox]]) -> list[str]:
+        boxes = [(box.x, box.y, box.x + box.w, box.y + box.h) for _, box in found]
+        looks: list[Floats] | None = None
+        if self._identities is not None:
+            looks = [self._identities.read(frame.picture.image, face) for face, _ in found]
+        return [f"face_{number}" for number in people.assign(frame.time, boxes, looks)]
+
+    def _can_identify(self) -> bool:
+        """Load the recognition network, which most requests do without, unless its weights are not here."""
+        if self._identities is None:
+            try:
+                manifest = carried.find("face_recognition_model-weights_manifest.json")
+                stored = carried.find("face_recognition_model.bin")
+            except Unmeasurable:
+                return False
+            self._identities = IdentityReader(manifest, stored)
+        return True
 
 
 def measurer(model: str) -> FaceMeasurer:
@@ -149,23 +161,23 @@ def _box(face: FoundFace, picture: Picture) -> BoundingBox:
     return BoundingBox(x=left, y=top, w=right - left, h=bottom - top)
 
 
-def _grouped(found: list[FacePrediction], *, identify: bool) -> list[GroupedPredictions[FacePrediction]]:
-    if identify:
-        return [GroupedPredictions(f"face_{number}", [prediction]) for number, prediction in enumerate(found)]
-    return [GroupedPredictions("unknown", found)] if found else []
+def _attachment(group: str, frame: Frame, box: BoundingBox, before: int) -> Attachment:
+    """The face cut out as a PNG, named as the service names it, with a number if others of its group are `before`."""
+    picture = frame.picture
+    place = (
+        int(box.x / picture.scale_x),
+        int(box.y / picture.scale_y),
+        max(round((box.x + box.w) / picture.scale_x), int(box.x / picture.scale_x) + 1),
+        max(round((box.y + box.h) / picture.scale_y), int(box.y / picture.scale_y) + 1),
+    )
+    png = io.BytesIO()
+    picture.image.crop(place).save(png, "PNG", compress_level=1)
+    ending = f"_{before}" if before else ""
+    return Attachment(group=group, name=f"frame={frame.number}{ending}.png", data=png.getvalue())
 
 
 def _scores(values: Mapping[str, float], order: tuple[str, ...]) -> Scores:
     return Scores(Score(name, values[name]) for name in order if name in values)
-
-
-def _not_measured(config: Face) -> list[str]:
-    notes = []
-    if _asked(config.descriptions):
-        notes.append("face descriptions are not measured: this version has no open model for them")
-    if _given(config.save_faces, False):
-        notes.append("face images are not saved into the artifacts by this version")
-    return notes
 
 
 T = TypeVar("T")

@@ -10,20 +10,27 @@ from __future__ import annotations
 
 import importlib.resources
 import math
-from typing import Any, Final
+from collections.abc import Mapping
+from typing import Final
 
-import msgspec
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
 from .face_mesh import FoundFace, cut_out
+from .tfjs_weights import Floats, unpack
 
-__all__ = ["EXPRESSIONS", "ExpressionReader"]
-
-Floats = npt.NDArray[np.float32]
+__all__ = ["EMOTION_OF_EXPRESSION", "EXPRESSIONS", "ExpressionReader"]
 
 EXPRESSIONS: Final = ("neutral", "happy", "sad", "angry", "fearful", "disgusted", "surprised")
+
+EMOTION_OF_EXPRESSION: Final[Mapping[str, str]] = {
+    "angry": "Anger",
+    "disgusted": "Disgust",
+    "fearful": "Fear",
+    "happy": "Joy",
+    "sad": "Sadness",
+}
+"""The vocabulary's name for each expression that has exactly one."""
 
 _SIDE = 112
 _MARGIN = 1.15  # side of the crop over the face's
@@ -38,7 +45,7 @@ class ExpressionReader:
 
     def __init__(self) -> None:
         folder = importlib.resources.files("humebatch.server.measure").joinpath("weights")
-        self._weights = _unpack(
+        self._weights = unpack(
             folder.joinpath(f"{_MODEL}-weights_manifest.json").read_bytes(),
             folder.joinpath(f"{_MODEL}.bin").read_bytes(),
         )
@@ -74,38 +81,6 @@ class ExpressionReader:
         weights = self._weights
         each = np.einsum("hwcij,ijc->hwc", _patches(values, stride), weights[f"{name}/depthwise_filter"][..., 0])
         return _mixed(each, weights[f"{name}/pointwise_filter"][0, 0]) + weights[f"{name}/bias"]
-
-
-class _Tensor(msgspec.Struct):
-    """One entry of the manifest: `quantization` maps stored bytes to numbers, as byte * scale + min."""
-
-    name: str
-    shape: list[int]
-    quantization: dict[str, Any] | None = None
-
-
-class _Group(msgspec.Struct):
-    weights: list[_Tensor]
-
-
-def _unpack(manifest: bytes, stored: bytes) -> dict[str, Floats]:
-    """The tensors, which lie one after the other in the order of the manifest (TensorFlow.js's weights format)."""
-    tensors: dict[str, Floats] = {}
-    begin = 0
-    for group in msgspec.json.decode(manifest, type=list[_Group]):
-        for tensor in group.weights:
-            count = math.prod(tensor.shape)
-            if (quantization := tensor.quantization) is None:
-                values = np.frombuffer(stored, "<f4", count, begin).astype(np.float32)
-                begin += 4 * count
-            else:
-                values = np.frombuffer(stored, np.uint8, count, begin).astype(np.float32)
-                values = values * np.float32(quantization["scale"]) + np.float32(quantization["min"])
-                begin += count
-            tensors[tensor.name] = values.reshape(tensor.shape)
-    if begin != len(stored):
-        raise ValueError(f"{_MODEL}.bin has {len(stored)} bytes, its manifest describes {begin}")
-    return tensors
 
 
 def _patches(values: Floats, stride: int) -> Floats:

@@ -23,7 +23,9 @@ import numpy.typing as npt
 from ai_edge_litert.interpreter import Interpreter  # type: ignore[import-untyped]
 from PIL import Image
 
-__all__ = ["BLENDSHAPES", "FaceFinder", "FoundFace", "cut_out", "overlap"]
+from . import device
+
+__all__ = ["BLENDSHAPES", "POINTS", "BlendshapeReader", "FaceFinder", "FoundFace", "cut_out", "overlap"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -51,12 +53,16 @@ _BLENDSHAPE_POINTS: Final = (
     474, 475, 476, 477,
 )  # fmt: skip
 
+POINTS: Final = 478  # of one mesh, with irises
 _RIGHT_EYE_OUTER, _LEFT_EYE_OUTER = 33, 263  # of the mesh; the person's own right and left
 
 _WINDOW = 128  # what the detector looks at, pixels
 _LEAST_FACE = 24  # pixels of the window: smaller faces are not found reliably
 _COARSER = 1.6  # from one level to the next: what is cut in two by a window's edge here fits in a window there
 _STRIDE = 88  # windows overlap by 40 pixels: more than a face that the next coarser level is too coarse for
+# Long side at the coarsest level: of 682 photographs that a face fills to the edges the detector found almost none at
+# 128 pixels, and 98 in 100 with a margin around them.
+_COARSEST = 80
 _FINEST = 1024  # long side at the finest level, pixels: bounds the windows of one picture to about 250
 # Detector score from which the mesh has a look. On 15 photographs, faces had .83 to .98. Below .7 lay only
 # things that are none, and the mesh believed in two of those (a spoon, a cloud) with a presence above .99.
@@ -95,6 +101,22 @@ def overlap(one: tuple[float, float, float, float], other: tuple[float, float, f
     return max(width, 0.0) * max(height, 0.0) / smaller if smaller > 0 else 0.0
 
 
+class BlendshapeReader:
+    """The blendshape network of one `face_landmarker.task`, loaded alone. Raises what `FaceFinder` raises."""
+
+    def __init__(self, task: str | os.PathLike[str]) -> None:
+        with zipfile.ZipFile(task) as networks:
+            self._network = _Network(networks.read("face_blendshapes.tflite"))
+
+    def read(self, points: Floats) -> Floats:
+        """The weights of a mesh, float32 (478, 2 or 3), in the order of `BLENDSHAPES`.
+
+        Where the face is and how large does not matter, but a unit has to be as long down as to the right.
+        """
+        (weights,) = self._network(points[None, _BLENDSHAPE_POINTS, :2])
+        return weights.ravel()
+
+
 class FaceFinder:
     """The three networks of one `face_landmarker.task`, loaded. Not for concurrent use.
 
@@ -105,7 +127,7 @@ class FaceFinder:
         with zipfile.ZipFile(task) as networks:
             self._detector = _Network(networks.read("face_detector.tflite"))
             self._mesh = _Network(networks.read("face_landmarks_detector.tflite"))
-            self._blendshapes = _Network(networks.read("face_blendshapes.tflite"))
+        self._blendshapes = BlendshapeReader(task)
 
     def faces(self, picture: Image.Image, least: float = 0.0) -> list[FoundFace]:
         """The faces of an RGB picture, one each, most present first.
@@ -129,8 +151,8 @@ class FaceFinder:
 
     def blendshapes(self, face: FoundFace) -> dict[str, float]:
         """The 52 blendshape weights (0 at rest, 1 fully moved) by their names in `BLENDSHAPES`."""
-        (weights,) = self._blendshapes(face.points[None, _BLENDSHAPE_POINTS, :2])
-        return {name: float(weight) for name, weight in zip(BLENDSHAPES, weights.ravel(), strict=True)}
+        weights = self._blendshapes.read(face.points)
+        return {name: float(weight) for name, weight in zip(BLENDSHAPES, weights, strict=True)}
 
     def _candidates(self, picture: Image.Image, least: float) -> Iterator[_Candidate]:
         long_side = max(picture.size)
@@ -145,9 +167,9 @@ class FaceFinder:
             for top in _starts(small.height):
                 for left in _starts(small.width):
                     yield from self._look(small, left, top, scale)
-            if level <= _WINDOW:
+            if level <= _COARSEST:
                 return
-            level = max(_WINDOW, level / _COARSER)
+            level = max(_COARSEST, level / _COARSER)
 
     def _look(self, small: Image.Image, left: int, top: int, scale: float) -> Iterator[_Candidate]:
         """What the detector sees in the window at (`left`, `top`) of a picture shrunk by `scale`."""
@@ -191,8 +213,8 @@ class FaceFinder:
         crop = cut_out(picture, x, y, side, tilt, _MESH_SIDE)
         mesh, presence, _tongue = self._mesh(np.asarray(crop, np.float32)[None] / 255)
         pixels = side / _MESH_SIDE
-        own = (mesh.reshape(478, 3) - (_MESH_SIDE / 2, _MESH_SIDE / 2, 0)) * pixels
-        points = np.empty((478, 3), np.float32)
+        own = (mesh.reshape(POINTS, 3) - (_MESH_SIDE / 2, _MESH_SIDE / 2, 0)) * pixels
+        points = np.empty((POINTS, 3), np.float32)
         points[:, 0] = own[:, 0] * math.cos(tilt) - own[:, 1] * math.sin(tilt) + x
         points[:, 1] = own[:, 0] * math.sin(tilt) + own[:, 1] * math.cos(tilt) + y
         points[:, 2] = own[:, 2]
@@ -222,8 +244,7 @@ class _Network:
     """One LiteRT graph with one input; called with it, returns all outputs in the graph's order."""
 
     def __init__(self, graph: bytes) -> None:
-        # One thread: the server runs as many processes as it may use cores.
-        self._graph: Any = Interpreter(model_content=graph, num_threads=1)
+        self._graph: Any = Interpreter(model_content=graph, num_threads=device.threads())
         self._graph.allocate_tensors()
         self._input: int = self._graph.get_input_details()[0]["index"]
         self._outputs: list[int] = [output["index"] for output in self._graph.get_output_details()]
@@ -239,10 +260,15 @@ def _sigmoid(logits: Floats) -> Floats:
 
 
 def _starts(length: int) -> list[int]:
-    """Where windows begin along a side of `length` pixels: evenly, the last one ending at the edge."""
-    beyond = max(0, length - _WINDOW)
+    """Where windows begin along a side of `length` pixels: evenly, the last one ending at the edge.
+
+    A shorter side lies in the middle of its one window.
+    """
+    beyond = length - _WINDOW
+    if beyond <= 0:
+        return [beyond // 2]
     count = math.ceil(beyond / _STRIDE) + 1
-    return [round(beyond * number / max(count - 1, 1)) for number in range(count)]
+    return [round(beyond * number / (count - 1)) for number in range(count)]
 
 
 def _anchors() -> Floats:

@@ -6,6 +6,7 @@ only the ones named here are tried.
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from typing import BinaryIO, Final
 
@@ -40,8 +41,9 @@ _TURNS: Final = {
 }
 _SIDEWAYS: Final = (5, 6, 7, 8)
 
-_FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-_READABLE: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM and, where Pillow was built with it, AVIF"
+_FORMATS: Final = ("JPEG", "MPO", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF", "HEIF")
+_READABLE: Final = "JPEG, PNG, WebP, GIF, BMP, TIFF, PPM, AVIF and, where pillow-heif is installed, HEIC"
+_HEIC: Final = (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1")
 
 
 class Picture(msgspec.Struct, frozen=True):
@@ -73,6 +75,8 @@ def open_picture(path: str) -> Picture:
     """
     Image.init()  # so that the formats of optional plugins are known
     with open(path, "rb") as content:
+        if _is_heic(content):
+            _learn_heic()
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # asides about odd metadata, which nobody here can act on
@@ -135,13 +139,30 @@ def _shrunk(image: Image.Image) -> Image.Image:
     return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=2.0)
 
 
+def _is_heic(content: BinaryIO) -> bool:
+    content.seek(0)
+    head = content.read(12)
+    content.seek(0)
+    return head[4:8] == b"ftyp" and head[8:12] in _HEIC
+
+
+def _learn_heic() -> None:
+    """Have Pillow read HEIC if the operator installed what can: its wheels hold x265, GPL, so no extra of ours does."""
+    with contextlib.suppress(ImportError):
+        import pillow_heif
+
+        pillow_heif.register_heif_opener(thumbnails=False)
+
+
 def _why_unknown(content: BinaryIO) -> str:
     content.seek(0)
-    head = content.read(32)
-    if not head:
+    if not content.read(1):
         return "the file is empty"
-    if head[4:8] == b"ftyp" and head[8:12] in (b"heic", b"heix", b"hevc", b"heim", b"heis", b"mif1", b"msf1"):
-        return f"HEIC pictures are not read: convert it to JPEG or PNG (read are {_READABLE})"
+    if _is_heic(content) and "HEIF" not in Image.OPEN:
+        return (
+            "HEIC pictures are not read by this server: convert it to JPEG or PNG, "
+            "or install pillow-heif on the server (its wheels are under the GPL)"
+        )
     return f"this is no picture of a kind that is read (read are {_READABLE})"
 
 

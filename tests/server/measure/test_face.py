@@ -11,19 +11,34 @@ import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from benchmarks.measuring.face import cut_video
 from humebatch.jobs import Face
 from humebatch.predictions import FacePrediction
-from humebatch.server.measure import Measured, Measurer, Media, Unmeasurable
-from humebatch.server.measure.face import EMOTION_OF_EXPRESSION, FACS_OF_BLENDSHAPES, FaceMeasurer, measurer
+from humebatch.server.measure import (
+    Attachment,
+    FileType,
+    Measurer,
+    Media,
+    Merged,
+    Note,
+    Row,
+    Unmeasurable,
+    carried,
+)
+from humebatch.server.measure.face import FaceMeasurer, measurer
+from humebatch.server.measure.face_expression import EMOTION_OF_EXPRESSION
 from humebatch.server.measure.face_mesh import BLENDSHAPES
 from humebatch.server.measure.face_picture import FIRST_FRAME, WORKING_SIDE, open_picture
-from humebatch.vocabulary import EMOTIONS, FACS
+from humebatch.server.measure.face_units import DESCRIPTIONS, FACS_GIVEN, SHAPES_OF_DESCRIPTION, SHAPES_OF_UNIT
+from humebatch.server.measure.recording import Recording
+from humebatch.vocabulary import EMOTIONS, FACE_DESCRIPTIONS, FACS
 
 ASTRONAUT_BOX = (180, 70, 92, 108)  # x, y, w, h: forehead to chin, read off the picture
 
@@ -40,13 +55,39 @@ def astronaut(photos: Mapping[str, Path]) -> Image.Image:
         return picture.convert("RGB")
 
 
-def measure(face: FaceMeasurer, path: Path | str, config: Face | None = None, file_type: str = "image") -> Measured:
-    media = Media(path=str(path), name="picture", file_type=file_type, md5sum="0" * 32)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
-    return face.measure(media, config or Face())
+class Found(msgspec.Struct):
+    """What a measurer said of one file; `raised`: what it stopped with."""
+
+    groups: dict[str, list[FacePrediction]]
+    notes: list[str]
+    attachments: list[Attachment]
+    merged: list[Merged]
+    reached: list[float]
+    raised: str | None = None
 
 
-def faces(measured: Measured) -> list[FacePrediction]:
-    return [prediction for group in measured.predictions.grouped_predictions for prediction in group.predictions]
+def measure(face: FaceMeasurer, path: Path | str, config: Face | None = None, file_type: FileType = "image") -> Found:
+    found = Found({}, [], [], [], [])
+    media = Media(path=str(path), name="picture", file_type=file_type, md5sum="0" * 32)
+    recording = Recording(media, scratch=Path(path).parent, progress=found.reached.append)
+    for finding in face.measure(recording, config or Face()):
+        match finding:
+            case Row(group, prediction):
+                assert isinstance(prediction, FacePrediction)
+                found.groups.setdefault(group, []).append(prediction)
+            case Note(message):
+                found.notes.append(message)
+            case Attachment():
+                found.attachments.append(finding)
+            case Merged():
+                found.merged.append(finding)
+            case other:
+                raise AssertionError(other)
+    return found
+
+
+def faces(found: Found) -> list[FacePrediction]:
+    return [prediction for group in found.groups.values() for prediction in group]
 
 
 def box(prediction: FacePrediction) -> tuple[float, float, float, float]:
@@ -61,6 +102,16 @@ def facs(prediction: FacePrediction) -> dict[str, float]:
     return {score.name: score.score for score in prediction.facs or []}
 
 
+@pytest.fixture(scope="module")
+def five_faces(videos: Mapping[str, Path]) -> Path:
+    return videos["multi_face.jpg"]
+
+
+@pytest.fixture(scope="module")
+def talking(videos: Mapping[str, Path]) -> Path:
+    return videos["single_face.mp4"]
+
+
 def saved(picture: Image.Image, path: Path, **options: object) -> Path:
     picture.save(path, **options)  # type: ignore[arg-type] # pyright: ignore[reportArgumentType]
     return path
@@ -72,16 +123,22 @@ def saved(picture: Image.Image, path: Path, **options: object) -> Path:
 def test_it_is_a_measurer_of_pictures_in_a_process_of_its_own(face: FaceMeasurer) -> None:
     assert isinstance(face, Measurer)
     assert face.model == "face"
-    assert face.file_types == {"image", "video"}
+    given = [one.name for one in face.card.names]
+    assert given == [
+        *(name for name in EMOTIONS if name in EMOTION_OF_EXPRESSION.values()),
+        *(name for name in FACS if name in FACS_GIVEN),
+        *(name for name in FACE_DESCRIPTIONS if name in DESCRIPTIONS),
+    ]
+    figures = " ".join(figure.what for figure in face.card.figures)
+    assert [name for name in given if name not in figures] == []  # no name without a figure
 
 
 def test_a_smiling_face_passes_the_default_threshold_with_joy_on_top(
     face: FaceMeasurer, photos: Mapping[str, Path]
 ) -> None:
     measured = measure(face, photos["astronaut.png"])
-    (group,) = measured.predictions.grouped_predictions
-    (prediction,) = group.predictions
-    assert group.id == "unknown"
+    ((group, (prediction,)),) = measured.groups.items()
+    assert group == "unknown"
     assert (prediction.frame, prediction.time) == (0, 0.0)
     assert 0.99 <= prediction.prob <= 1
     assert box(prediction) == pytest.approx(ASTRONAUT_BOX, abs=8)
@@ -90,7 +147,6 @@ def test_a_smiling_face_passes_the_default_threshold_with_joy_on_top(
     assert prediction.facs is None
     assert prediction.descriptions is None
     assert measured.notes == []
-    assert measured.predictions.metadata is None
 
 
 def test_a_calm_face_is_not_called_joyful(face: FaceMeasurer, photos: Mapping[str, Path]) -> None:
@@ -126,7 +182,7 @@ def test_no_face_is_an_empty_answer(face: FaceMeasurer, photos: Mapping[str, Pat
     }
     path = photos["coffee.png"] if kind == "photograph" else saved(drawn[kind], tmp_path / "drawn.png")
     measured = measure(face, path, Face(min_face_size=0))
-    assert measured.predictions.grouped_predictions == []
+    assert measured.groups == {}
     assert measured.notes == []
 
 
@@ -138,13 +194,13 @@ def test_two_faces_in_one_picture_are_two_people_only_when_asked(
         sheet.paste(hopper, (0, 0))
     sheet.paste(astronaut, (600, 0))
     path = saved(sheet, tmp_path / "two.png")
-    (group,) = measure(face, path).predictions.grouped_predictions
-    assert group.id == "unknown"
-    assert len(group.predictions) == 2
-    groups = measure(face, path, Face(identify_faces=True)).predictions.grouped_predictions
-    assert [group.id for group in groups] == ["face_0", "face_1"]  # from left to right
-    assert [len(group.predictions) for group in groups] == [1, 1]
-    assert emotions(groups[1].predictions[0])["Joy"] > 0.9
+    ((group, both),) = measure(face, path).groups.items()
+    assert group == "unknown"
+    assert len(both) == 2
+    groups = measure(face, path, Face(identify_faces=True)).groups
+    assert list(groups) == ["face_0", "face_1"]  # from left to right
+    assert [len(rows) for rows in groups.values()] == [1, 1]
+    assert emotions(groups["face_1"][0])["Joy"] > 0.9
 
 
 # What is asked of it
@@ -187,30 +243,122 @@ def test_a_small_face_fails_the_default_size_and_is_found_when_asked_for(
     assert box(prediction) == pytest.approx([side * 200 / 512 for side in ASTRONAUT_BOX], abs=5)
 
 
-def test_facs_names_live_units_in_order_and_sees_the_smile(face: FaceMeasurer, photos: Mapping[str, Path]) -> None:
+def test_facs_names_the_units_that_are_shown_in_order_and_sees_the_smile(
+    face: FaceMeasurer, photos: Mapping[str, Path]
+) -> None:
     (smiling,) = faces(measure(face, photos["astronaut.png"], Face(facs={})))
     (calm,) = faces(measure(face, photos["grace_hopper.jpg"], Face(facs={})))
-    assert list(facs(smiling)) == [name for name in FACS if name in FACS_OF_BLENDSHAPES]
+    assert list(facs(smiling)) == [name for name in FACS if name in FACS_GIVEN]
     assert all(0 <= score <= 1 for score in facs(smiling).values())
     assert facs(smiling)["AU12 Lip Corner Puller"] > 0.7
     assert facs(calm)["AU12 Lip Corner Puller"] < 0.3
-    assert {"AU5 Upper Lid Raise", "AU6 Cheek Raise", "AU9 Nose Wrinkle"}.isdisjoint(facs(smiling))
+    assert facs(smiling)["AU25 Lips Part"] > 0.9
+    assert facs(calm)["AU25 Lips Part"] < 0.2
+    assert smiling.descriptions is None
 
 
-def test_the_mapping_uses_each_blendshape_once_and_only_known_names() -> None:
-    shapes = [shape for shapes in FACS_OF_BLENDSHAPES.values() for shape in shapes]
-    assert len(set(shapes)) == len(shapes)
-    assert set(shapes) <= set(BLENDSHAPES)
-    assert set(FACS_OF_BLENDSHAPES) <= set(FACS)
+def test_descriptions_say_the_same_in_common_words(face: FaceMeasurer, photos: Mapping[str, Path]) -> None:
+    (smiling,) = faces(measure(face, photos["astronaut.png"], Face(facs={}, descriptions={})))
+    assert smiling.descriptions is not None
+    assert [score.name for score in smiling.descriptions] == [
+        name for name in FACE_DESCRIPTIONS if name in DESCRIPTIONS
+    ]
+    assert smiling.descriptions["Smile"] == facs(smiling)["AU12 Lip Corner Puller"]
+    (plain,) = faces(measure(face, photos["astronaut.png"], Face(descriptions={})))
+    assert plain.facs is None
+
+
+def test_the_mapping_uses_known_names_and_shapes_only() -> None:
+    for table in (SHAPES_OF_UNIT, SHAPES_OF_DESCRIPTION):
+        shapes = [shape for shapes in table.values() for shape in shapes]
+        assert len(set(shapes)) == len(shapes)
+        assert set(shapes) <= set(BLENDSHAPES)
+    assert set(FACS_GIVEN) <= set(FACS)
+    assert set(DESCRIPTIONS) <= set(FACE_DESCRIPTIONS)
     assert set(EMOTION_OF_EXPRESSION.values()) <= set(EMOTIONS)
 
 
-def test_what_is_not_measured_is_said(face: FaceMeasurer, photos: Mapping[str, Path]) -> None:
-    measured = measure(face, photos["astronaut.png"], Face(descriptions={}, save_faces=True))
-    assert [prediction.descriptions for prediction in faces(measured)] == [None]
-    assert any("descriptions" in note for note in measured.notes)
-    assert any("saved" in note for note in measured.notes)
-    assert len(measured.notes) == 2
+def test_saved_faces_are_pngs_of_what_is_in_the_box(face: FaceMeasurer, photos: Mapping[str, Path]) -> None:
+    found = measure(face, photos["astronaut.png"], Face(save_faces=True, identify_faces=True))
+    ((group, (prediction,)),) = found.groups.items()
+    (saved_face,) = found.attachments
+    assert (saved_face.group, saved_face.name) == (group, "frame=0.png")
+    with Image.open(io.BytesIO(saved_face.data)) as picture, Image.open(photos["astronaut.png"]) as whole:
+        x, y, w, h = box(prediction)
+        assert picture.size == pytest.approx((w, h), abs=2)
+        cut = whole.convert("RGB").crop((int(x), int(y), int(x) + picture.width, int(y) + picture.height))
+        assert picture.convert("RGB").tobytes() == cut.tobytes()
+
+
+def test_saved_faces_of_one_frame_have_names_of_their_own(face: FaceMeasurer, five_faces: Path) -> None:
+    found = measure(face, five_faces, Face(save_faces=True))
+    assert [one.name for one in found.attachments] == ["frame=0.png", *(f"frame=0_{n}.png" for n in (1, 2, 3, 4))]
+
+
+def test_five_faces_of_one_photo_are_found_and_are_five_people(face: FaceMeasurer, five_faces: Path) -> None:
+    found = measure(face, five_faces, Face(identify_faces=True))
+    assert list(found.groups) == [f"face_{number}" for number in range(5)]
+    assert found.merged == []
+
+
+def test_a_face_that_fills_the_picture_is_found(face: FaceMeasurer, astronaut: Image.Image, tmp_path: Path) -> None:
+    x, y, w, h = ASTRONAUT_BOX
+    close = astronaut.crop((x - 5, y - 5, x + w + 5, y + h + 5)).resize((400, 464))
+    (prediction,) = faces(measure(face, saved(close, tmp_path / "close.png")))
+    assert min(box(prediction)[2:]) > 300
+
+
+# Videos
+
+
+def test_rows_of_a_video_come_in_order_of_time_with_the_frames_that_were_asked_for(
+    face: FaceMeasurer, talking: Path
+) -> None:
+    found = measure(face, talking, file_type="video")  # 30 frames a second, 3 of them asked for
+    rows = faces(found)
+    assert [row.frame for row in rows] == [0, 10, 20, 30, 40, 50, 60, 70]
+    assert [row.time for row in rows] == pytest.approx([row.frame / 30 for row in rows])
+    assert found.reached == [row.time for row in rows]
+    assert list(found.groups) == ["unknown"]
+
+
+def test_a_person_is_one_id_across_cuts_and_another_person_is_another(
+    face: FaceMeasurer, videos: Mapping[str, Path], identity: Path, tmp_path: Path
+) -> None:
+    assert identity.is_file()
+    path = tmp_path / "cut.mp4"
+    crying, woman = videos["WolfgangLanger_Pexels.mp4"], videos["single_face.mp4"]
+    cut_video(path, [(crying, 0, 1.5), (woman, 0, 1.5), (crying, 14, 15.5)])
+    found = measure(face, path, Face(identify_faces=True, fps_pred=2), file_type="video")
+    into = {one.group: one.into for one in found.merged}
+    who = {row.frame: into.get(group, group) for group, rows in found.groups.items() for row in rows}
+    assert [who[frame] for frame in sorted(who)] == ["face_0"] * 3 + ["face_1"] * 3 + ["face_0"] * 3
+    assert found.notes == []
+
+
+def test_without_the_recognition_weights_faces_are_followed_by_place_and_that_is_said(
+    landmarker: Path, talking: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv(carried.MODEL_DIR, str(landmarker.parent))
+    found = measure(measurer("face"), talking, Face(identify_faces=True), file_type="video")
+    assert list(found.groups) == ["face_0"]
+    (note,) = found.notes
+    assert "weights --fetch" in note
+
+
+def test_a_video_damaged_further_on_gives_its_rows_up_to_there(
+    face: FaceMeasurer, talking: Path, tmp_path: Path
+) -> None:
+    content = bytearray(talking.read_bytes())
+    content[100_000:103_000] = bytes(3000)
+    path = tmp_path / "damaged.mp4"
+    path.write_bytes(content)
+    media = Media(path=str(path), name="damaged.mp4", file_type="video", md5sum="0" * 32)
+    rows: list[object] = []
+    with pytest.raises(Unmeasurable, match="damaged"):
+        rows.extend(face.measure(Recording(media, scratch=tmp_path), Face()))  # keeps what came before
+    assert len(rows) >= 7
 
 
 # What it opens
@@ -286,18 +434,13 @@ def test_only_the_first_frame_of_an_animation_is_measured_and_that_is_said(
 # What it refuses
 
 
-def test_a_video_is_refused(face: FaceMeasurer, tmp_path: Path) -> None:
-    with pytest.raises(Unmeasurable, match="videos"):
-        measure(face, tmp_path / "never opened.mp4", file_type="video")
-
-
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
         (b"", "empty"),
         (b"not a picture at all", "no picture of a kind that is read"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\nshowpage\n", "no picture of a kind that is read"),
-        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC"),
+        (b"\0\0\0\x18ftypheic\0\0\0\0mif1heic", "HEIC|damaged|no picture"),
         (b"RIFF\x24\0\0\0WAVEfmt ", "no picture of a kind that is read"),
     ],
     ids=["empty", "text", "eps", "heic", "wav"],
