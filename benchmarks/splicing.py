@@ -79,7 +79,9 @@ def synthetic_noise(rng: np.random.Generator, seconds: float = 4.0) -> Floats:
     elif kind == 4:
         wave = np.zeros(len(time))
         for at in rng.integers(0, len(time), rng.integers(2, 12)):
-            wave[at : at + 3200] += (rng.normal(size=3200) * np.exp(-np.arange(3200) / rng.uniform(80, 900)))[: len(wave) - at]
+            wave[at : at + 3200] += (rng.normal(size=3200) * np.exp(-np.arange(3200) / rng.uniform(80, 900)))[
+                : len(wave) - at
+            ]
     else:
         wave = np.sin(2 * np.pi * np.cumsum(np.linspace(*rng.uniform(100, 4000, 2), len(time))) / RATE)
     return np.asarray(wave, np.float32)

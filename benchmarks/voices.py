@@ -24,18 +24,10 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["CLASSES", "Burst", "Missing", "Voice", "decoded", "emogator", "held_out", "speech", "unseen_speech"]
+__all__ = ["Burst", "Missing", "Voice", "decoded", "emogator", "held_out", "speech", "unseen_speech"]
 
 Floats = npt.NDArray[np.float32]
 RATE: Final = 16_000
-
-# In the order of the numbers in EmoGator's file names (its README).
-CLASSES: Final = (
-    "Adoration", "Amusement", "Anger", "Awe", "Confusion", "Contempt", "Contentment", "Desire", "Disappointment",
-    "Disgust", "Distress", "Ecstasy", "Elation", "Embarrassment", "Fear", "Guilt", "Interest", "Neutral", "Pain",
-    "Pride", "Realization", "Relief", "Romantic Love", "Sadness", "Serenity", "Shame", "Surprise (Negative)",
-    "Surprise (Positive)", "Sympathy", "Triumph",
-)  # fmt: skip
 
 # Speakers that nothing was trained on: three of ten in Emo-DB, three of nine council members.
 _UNSEEN_EMODB: Final = ("03", "08", "10")
@@ -47,7 +39,7 @@ class Missing(Exception):
 
 
 class Burst(NamedTuple):
-    """One file of EmoGator. `label`: index into `CLASSES`."""
+    """One file of EmoGator. `label`: which of the 30 classes, from 0."""
 
     path: Path
     contributor: int
@@ -89,7 +81,9 @@ def unseen_speech(data: Path) -> Iterator[Voice]:
     for path in sorted(_folder(data, "pocketsphinx").rglob("*.wav")):
         yield Voice(f"pocketsphinx-{path.parent.name}", decoded(path))
     for name in ("beckett", "endgame_nagg_nell", "two_cities"):
-        yield Voice(f"moonshine-{name}", decoded(_folder(data, "moonshine_voice") / f"moonshine_voice/assets/{name}.wav"))
+        yield Voice(
+            f"moonshine-{name}", decoded(_folder(data, "moonshine_voice") / f"moonshine_voice/assets/{name}.wav")
+        )
 
 
 def decoded(source: Path | bytes) -> Floats:
