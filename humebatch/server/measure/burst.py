@@ -102,14 +102,14 @@ class BurstMeasurer:
     card = CARD
 
     def __init__(self) -> None:
-        self._encoder = Encoder()
-        self._gate = Gate(self._encoder, _stored("burst_gate.npz"))
-        self._heads = Heads(_stored("burst_heads.npz"))
+        self.encoder = Encoder()
+        self.gate = Gate(self.encoder, _stored("burst_gate.npz"))
+        self.heads = Heads(_stored("burst_heads.npz"))
 
     def measure(self, recording: Recording, _config: Any, /) -> Iterator[Finding]:
         """One row per burst, in order of time, each as soon as the burst has ended. Raises `Unmeasurable`."""
-        for found in self._gate.find(recording.audio(), recording.progress):
-            [probabilities] = self._heads.probabilities(self._encoder.embed([found.samples]))
+        for found in self.gate.find(recording.audio(), recording.progress):
+            [probabilities] = self.heads.probabilities(self.encoder.embed([found.samples]))
             yield Row(
                 "unknown", BurstPrediction(TimeInterval(found.begin, found.end), emotions(probabilities), Scores())
             )
