@@ -1,0 +1,231 @@
+"""Bursts, seen from the runner: a recording in, rows out; and the parts that decide, on made-up numbers."""
+
+from __future__ import annotations
+
+import wave
+from collections.abc import Callable
+from pathlib import Path
+
+import av
+import numpy as np
+import numpy.typing as npt
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from examples.demo_media import MEDIA
+from humebatch.jobs import Burst
+from humebatch.predictions import BurstPrediction
+from humebatch.server.measure import Media, Row, Unmeasurable, carried
+from humebatch.server.measure.acoustic import RATE, WIDTH, audible, prepared
+from humebatch.server.measure.burst import CARD, CLASSES, BurstMeasurer, emotions, measurer
+from humebatch.server.measure.burst_gate import runs
+from humebatch.server.measure.recording import Recording
+from humebatch.server.measure.sound import Samples, Sound
+from humebatch.vocabulary import EMOTIONS
+
+Floats = npt.NDArray[np.float32]
+
+
+@pytest.fixture(scope="module")
+def bursts() -> BurstMeasurer:
+    return measurer("burst")
+
+
+@pytest.fixture(scope="module")
+def speech() -> Floats:
+    """Ten seconds read aloud."""
+    path = carried.fetch_all([MEDIA["two_cities.wav"]])["two_cities.wav"]
+    with av.open(str(path)) as container:
+        resampler = av.AudioResampler("s16", "mono", RATE)
+        pieces = [piece.to_ndarray()[0] for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
+    return np.concatenate(pieces)[: 10 * RATE].astype(np.float32) / 32768
+
+
+def laugh(seconds: float = 1.5, pitch: float = 240.0) -> Floats:
+    """Something like ha-ha-ha: a buzz through the resonances of an open vowel, five times a second, and breath."""
+    rng = np.random.default_rng(3)
+    time = np.arange(round(seconds * RATE)) / RATE
+    phase = np.cumsum(pitch * (1 - 0.2 * time / seconds)) / RATE
+    voice = np.zeros(len(time))
+    for harmonic in range(1, 25):
+        frequency = harmonic * pitch
+        weight = sum(1 / (1 + ((frequency - formant) / 120) ** 2) for formant in (800, 1300, 2600))
+        voice += weight * np.sin(2 * np.pi * harmonic * phase)
+    beat = (time * 5) % 1
+    breath = rng.normal(size=len(time)) * (beat > 0.6) * 0.15
+    return (0.1 * (voice * np.sin(np.pi * np.minimum(beat / 0.55, 1)) + breath)).astype(np.float32)
+
+
+def quiet(seconds: float) -> Floats:
+    """A room in which nothing is heard but a little hiss."""
+    return (np.random.default_rng(1).normal(size=round(seconds * RATE)) * 1e-4).astype(np.float32)
+
+
+@pytest.fixture
+def recorded(tmp_path: Path) -> Callable[[Floats], Recording]:
+    """A recording of these samples."""
+
+    def make(samples: Floats) -> Recording:
+        path = tmp_path / "sound.wav"
+        with wave.open(str(path), "wb") as file:
+            file.setnchannels(1)
+            file.setsampwidth(2)
+            file.setframerate(RATE)
+            file.writeframes((np.clip(samples, -1, 1) * 32767).astype("<i2").tobytes())
+        return Recording(Media(str(path), "sound.wav", "audio", "0" * 32), scratch=tmp_path)
+
+    return make
+
+
+def rows(measurer: BurstMeasurer, recording: Recording) -> list[BurstPrediction]:
+    """What is found, all of it rows of nobody in particular."""
+    found = list(measurer.measure(recording, Burst()))
+    assert all(isinstance(row, Row) and row.group == "unknown" for row in found)
+    return [row.prediction for row in found if isinstance(row, Row) and isinstance(row.prediction, BurstPrediction)]
+
+
+def test_a_laugh_in_speech_is_found_where_it_is(
+    bursts: BurstMeasurer, speech: Floats, recorded: Callable[[Floats], Recording]
+) -> None:
+    samples = np.concatenate([speech[: 4 * RATE], quiet(0.6), laugh(), quiet(0.6), speech[4 * RATE :]])
+    [found] = rows(bursts, recorded(samples))
+    assert found.time.begin == pytest.approx(4.6, abs=0.3)
+    assert found.time.end == pytest.approx(6.1, abs=0.3)
+
+
+def test_a_row_has_the_measured_names_only_in_the_order_of_the_api(
+    bursts: BurstMeasurer, recorded: Callable[[Floats], Recording]
+) -> None:
+    [found] = rows(bursts, recorded(np.concatenate([quiet(1), laugh(), quiet(1)])))
+    names = [score.name for score in found.emotions]
+    assert names == [name for name in EMOTIONS if name in names]
+    assert len(names) == 28
+    assert not {"Neutral", "Love", "Romance", "Boredom"} & set(names)
+    assert all(0 < score.score < 1 for score in found.emotions)
+    assert sum(score.score for score in found.emotions) < 1  # the rest is of classes without a name
+    assert list(found.descriptions) == []
+
+
+@pytest.mark.parametrize("kind", ["silence", "hiss", "beeps", "hum"])
+def test_what_nobody_uttered_is_no_burst(
+    bursts: BurstMeasurer, recorded: Callable[[Floats], Recording], kind: str
+) -> None:
+    time = np.arange(5 * RATE) / RATE
+    samples = {
+        "silence": np.zeros(len(time)),
+        "hiss": np.random.default_rng(2).normal(size=len(time)) * 0.1,
+        "beeps": 0.3 * np.sin(2 * np.pi * 1000 * time) * (time % 1 < 0.3),
+        "hum": sum(0.2 / n * np.sin(2 * np.pi * 50 * n * time) for n in range(1, 10)),
+    }[kind]
+    assert rows(bursts, recorded(np.asarray(samples, np.float32))) == []
+
+
+def test_speech_is_no_burst(bursts: BurstMeasurer, speech: Floats, recorded: Callable[[Floats], Recording]) -> None:
+    assert rows(bursts, recorded(speech)) == []
+
+
+def test_the_same_recording_gives_the_same_rows(bursts: BurstMeasurer, recorded: Callable[[Floats], Recording]) -> None:
+    recording = recorded(np.concatenate([quiet(1), laugh(), quiet(2), laugh(1.0, 300), quiet(1)]))
+    first = rows(bursts, recording)
+    assert first
+    assert rows(bursts, recording) == first
+
+
+def test_the_recording_is_read_in_blocks_and_rows_come_as_it_goes(
+    bursts: BurstMeasurer, recorded: Callable[[Floats], Recording], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reached: list[float] = []
+    read: list[int] = []
+    recording = recorded(np.concatenate([quiet(2), laugh(), quiet(40)]))
+    recording.progress = reached.append
+    whole = Sound.read
+
+    def watched(self: Sound, begin: float = 0.0, end: float | None = None) -> Samples:
+        samples = whole(self, begin, end)
+        read.append(len(samples))
+        return samples
+
+    monkeypatch.setattr(Sound, "read", watched)
+    findings = bursts.measure(recording, Burst())
+    next(findings)
+    assert reached[-1] <= 20
+    assert list(findings) == []
+    assert reached[-1] == pytest.approx(43.5)
+    assert max(read) <= 10 * RATE
+
+
+@pytest.mark.parametrize("content", [b"", b"this is no sound", b"RIFF\x24\0\0\0WAVEfmt "])
+def test_a_file_without_sound_is_refused(bursts: BurstMeasurer, tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "broken.wav"
+    path.write_bytes(content)
+    recording = Recording(Media(str(path), "broken.wav", "audio", "0" * 32), scratch=tmp_path)
+    with pytest.raises(Unmeasurable, match="audio"):
+        list(bursts.measure(recording, Burst()))
+
+
+def test_the_measurer_is_of_bursts_alone() -> None:
+    with pytest.raises(ValueError, match="not prosody"):
+        measurer("prosody")
+
+
+def test_every_name_comes_from_one_class() -> None:
+    classes = [given.of for given in CARD.names]
+    assert set(classes) == set(CLASSES) - {"Neutral", "Romantic Love"}
+    assert len(classes) == len(set(classes))
+
+
+def test_scores_are_those_of_the_class_that_the_card_names() -> None:
+    probabilities = np.arange(30, dtype=np.float32) / 100
+    found = emotions(probabilities)
+    for given_name in CARD.names:
+        assert found[given_name.name] == pytest.approx(CLASSES.index(given_name.of) / 100)
+
+
+def test_an_embedding_does_not_depend_on_the_other_clips(bursts: BurstMeasurer, speech: Floats) -> None:
+    clips = [laugh(), speech[: 3 * RATE], quiet(0.3), np.zeros(0, np.float32), speech]
+    together = bursts.encoder.embed(clips)
+    assert together.shape == (5, WIDTH)
+    assert np.isfinite(together).all()
+    for clip, row in zip(clips, together, strict=True):
+        np.testing.assert_allclose(bursts.encoder.embed([clip])[0], row, rtol=1e-4, atol=1e-4)
+
+
+def test_the_quiet_around_a_clip_does_not_count(bursts: BurstMeasurer) -> None:
+    bare, wrapped = bursts.encoder.embed([laugh(), np.concatenate([np.zeros(8000, np.float32), laugh(), quiet(1)])])
+    judged = bursts.heads.probabilities(np.stack([bare, wrapped]))
+    assert np.abs(judged[0] - judged[1]).max() < 0.1
+
+
+@given(st.lists(st.floats(0, 1), max_size=400))
+def test_runs_are_apart_long_enough_and_somewhere_sure(likeness: list[float]) -> None:
+    end = 0
+    for first, last in runs(likeness):
+        assert end <= first < last <= len(likeness)
+        assert 3 <= last - first <= 100
+        assert max(likeness[first:last]) >= 0.6
+        assert likeness[first] >= 0.4
+        assert likeness[last - 1] >= 0.4
+        end = last
+
+
+def test_short_interruptions_are_bridged_and_long_ones_part() -> None:
+    sure, none = [0.9] * 4, [0.0]
+    assert list(runs(none * 2 + sure + none * 3 + sure)) == [(2, 13)]
+    assert list(runs(none * 2 + sure + none * 4 + sure)) == [(2, 6), (10, 14)]
+
+
+def test_what_is_only_likely_is_no_burst() -> None:
+    assert list(runs([0.5] * 20)) == []
+    assert list(runs([0.5] * 10 + [0.7] + [0.5] * 9)) == [(0, 20)]
+
+
+@given(st.integers(0, 3 * RATE), st.integers(0, 9 * RATE), st.integers(0, 3 * RATE))
+def test_a_prepared_clip_has_between_one_and_six_seconds(before: int, loud: int, after: int) -> None:
+    clip = np.concatenate([np.zeros(before), np.full(loud, 0.5), np.zeros(after)]).astype(np.float32)
+    first, last = audible(clip)
+    assert 0 <= first <= last <= len(clip)
+    if loud > RATE // 10:
+        assert first <= before
+        assert last >= before + loud - 160  # a last part of 10 ms is left out when it is not whole
+    assert RATE <= len(prepared(clip)) <= 6 * RATE
