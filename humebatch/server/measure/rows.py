@@ -116,7 +116,7 @@ class RowFile:
                     rows.seek(begin)
                     _copy(rows, out, runs[2 * run + 1] - begin)
                 out.write(b"]}")
-            out.write(b'],"metadata":' + encode(metadata) + b"}")
+            out.write(b'],"metadata":' + _encoder.encode(metadata) + b"}")
         self._path.unlink()
         return target
 
@@ -124,6 +124,7 @@ class RowFile:
         """Give up: nothing of this model counts."""
         self._out.close()
         self._path.unlink(missing_ok=True)
+        (self._folder / f"{self._model}.json").unlink(missing_ok=True)
         if self._model == "face":
             shutil.rmtree(self._folder / FACES, ignore_errors=True)
 
