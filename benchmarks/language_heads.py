@@ -14,7 +14,7 @@ print the figures, through the code that runs in the server and on the file as s
 Licences: GoEmotions is CC BY 4.0 (Google LLC): the heads may be shipped, with attribution (see NOTICE).
 The encoder all-MiniLM-L6-v2 is Apache-2.0. The heads themselves are ours and under this project's licence.
 
-Needs the extra `local` and scikit-learn. About four minutes on two cores, most of it the encoder.
+Needs the extra `text` and scikit-learn. About four minutes on two cores (HUMEBATCH_THREADS=2), most of it the encoder.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ from sklearn.linear_model import LogisticRegression  # type: ignore[import-untyp
 from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]  # carries no types
 from sklearn.neural_network import MLPClassifier  # type: ignore[import-untyped]  # carries no types
 
-from humebatch.server.measure.language import LABELS, MEASURED, Encoder, Heads, LanguageMeasurer, terms
+from humebatch.server.measure.device import threads
+from humebatch.server.measure.language_encoder import Encoder
+from humebatch.server.measure.language_heads import LABELS, NAMES, English, Heads, terms
 
 Array = npt.NDArray[Any]
 
@@ -52,6 +54,7 @@ PASSES: Final = 10
 FOLDS: Final = 5
 READINGS: Final = ("blend (what the server runs)", "TF-IDF alone", "encoder alone")
 SEED: Final = 0
+REPORTED: Final = {given.of: given.name for given in NAMES}
 
 
 class Split(NamedTuple):
@@ -235,8 +238,8 @@ def calibration_error(probabilities: Array, labels: Array) -> float:
 
 def judge(file: Path, dev: Split) -> None:
     """Print the figures of saved heads on dev, next to what each of the two heads does alone."""
-    heads, encoder = Heads(file), Encoder(threads=2)
-    whole = LanguageMeasurer(heads=heads, encoder=encoder)
+    heads, encoder = Heads(file), Encoder()
+    whole = English(heads, encoder)
     whole.probabilities(dev.texts[:64])
     start = time.perf_counter()
     blended = whole.probabilities(dev.texts)
@@ -249,16 +252,16 @@ def judge(file: Path, dev: Split) -> None:
     for name, probabilities, thresholds in everything:
         print(f"  {name:32}{figures(probabilities, dev.labels, thresholds)}")
     print(f"calibration error of the blend {calibration_error(blended, dev.labels):.4f}")
-    print(f"{len(dev.texts) / seconds:.0f} texts/s, two threads")
+    print(f"{len(dev.texts) / seconds:.0f} texts/s on {threads()} threads")
     print("\nper class: F1, AUC, positives in dev")
     per_class, _ = f1_scores(blended > heads.thresholds[0], dev.labels)
     for column, label in enumerate(LABELS):
         answers = dev.labels[:, column]
         auc = roc_auc_score(answers, blended[:, column])
         print(
-            f"  {label:16}{MEASURED.get(label, '(not reported)'):16}{per_class[column]:.2f}  {auc:.2f}  {answers.sum()}"
+            f"  {label:16}{REPORTED.get(label, '(not reported)'):16}{per_class[column]:.2f}  {auc:.2f}  {answers.sum()}"
         )
-    reported = [column for column, label in enumerate(LABELS) if label in MEASURED]
+    reported = [column for column, label in enumerate(LABELS) if label in REPORTED]
     print(f"  macro-F1 of the {len(reported)} that are reported: {per_class[reported].mean():.3f}")
 
 
@@ -270,7 +273,7 @@ def main() -> None:
     chosen = parser.parse_args()
     if chosen.evaluate is None:
         split = read_split(chosen.data / "train.tsv")
-        train(split, embed(Encoder(threads=2), split.texts), chosen.out)
+        train(split, embed(Encoder(), split.texts), chosen.out)
     judge(chosen.evaluate or chosen.out, read_split(chosen.data / "dev.tsv"))
 
 
