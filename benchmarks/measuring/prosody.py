@@ -80,7 +80,7 @@ def _own_corpus(folder: Path) -> Iterator[Line]:
         data = f"Emo-DB, {len(labels)} utterances, {who} left out"
         yield "recall of 7 emotions, averaged (UAR)", f"{recall(labels, emotions):.3f}", "" if also else "≥ .80", data
         yield "AUC of the four names", _spelled(*mean_auc(labels, emotions, MEASURED)), "", data
-        yield "arousal, AUC", f"{_arousal(labels, arousal):.3f}", "", f"{data}; {_sides()}"
+        yield "arousal, AUC", f"{_arousal(labels, arousal):.3f}", "", f"{data}; {_sides(labels)}"
     yield "speed, scores and acoustics", f"{seconds / spent:.0f} × real time", "", f"Emo-DB, {seconds:.0f} s of speech"
 
 
@@ -93,7 +93,7 @@ def _other_corpus(folder: Path, own: Path) -> Iterator[Line]:
         emotions, arousal = heads.scores(centred(read, corpus.speakers))
         against = f"{data}, against all of the speaker's own"
         yield "AUC of the four names", _spelled(*mean_auc(corpus.labels, emotions, MEASURED)), goal, against
-        yield "arousal, AUC", f"{_arousal(corpus.labels, arousal):.3f}", "", f"{against}; {_sides()}"
+        yield "arousal, AUC", f"{_arousal(corpus.labels, arousal):.3f}", "", f"{against}; {_sides(corpus.labels)}"
         rated = float(np.corrcoef(arousal, corpus.rated)[0, 1])
         yield "arousal, correlation with what people heard", f"{rated:.2f}", "", f"{against}; mean of its annotators"
         few = [_few(heads, read, corpus, np.random.default_rng(seed)) for seed in range(_ROUNDS)]
@@ -154,8 +154,8 @@ def _arousal(labels: Names, arousal: Floats) -> float:
     return float(roc_auc_score(np.isin(labels[sure], [*AROUSED]), arousal[sure]))
 
 
-def _sides() -> str:
-    return f"{', '.join(sorted(AROUSED))} against {', '.join(sorted(CALM))}"
+def _sides(labels: Names) -> str:
+    return " against ".join(", ".join(sorted(side & set(labels.tolist()))) for side in (AROUSED, CALM))
 
 
 def _spelled(mean: float, each: dict[str, float]) -> str:

@@ -121,7 +121,8 @@ def windows(
         touched, shared = spans.overlapping(begin, end)
         if turns is None or shared.sum() >= min(_SPEECH, (end - begin) / 2):
             text, confidence = _said(spoken, begin, end) if spoken else (None, None)
-            speaker, sure = _speaker([turns[n] for n in touched], shared.tolist()) if turns and identify else _NOBODY
+            speakers = [turns[int(place)] for place in touched] if turns and identify else []
+            speaker, sure = _speaker(speakers, shared.tolist()) if speakers else _NOBODY
             yield Stretch(begin, end, text, confidence, speaker, sure)
         if end >= seconds:
             return
@@ -141,8 +142,6 @@ def _said(spoken: Spoken, begin: float, end: float) -> tuple[str, float | None]:
 
 def _speaker(turns: Sequence[Turn], shared: Sequence[float]) -> tuple[str, float | None]:
     """Who speaks most in these turns, and how sure that is, weighted by their shares."""
-    if not turns:
-        return _NOBODY
     spoken: dict[int, float] = {}
     for turn, share in zip(turns, shared, strict=True):
         spoken[turn.speaker] = spoken.get(turn.speaker, 0.0) + share

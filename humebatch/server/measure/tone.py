@@ -58,7 +58,7 @@ class Heads:
         """Of what was read and centred on its speaker: emotions [rows, n - 1], sum 1, and arousal [rows]; all 0..1."""
         logits = centred + self._bias
         emotions = np.exp(logits[:, :-1] - logits[:, :-1].max(axis=1, keepdims=True))
-        arousal = 1 / (1 + np.exp(-np.clip(logits[:, -1], -60, 60)))
+        arousal = np.asarray(1 / (1 + np.exp(-np.clip(logits[:, -1], -60, 60))), np.float32)
         return emotions / emotions.sum(axis=1, keepdims=True), arousal
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Sequence
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -271,6 +273,13 @@ def test_acoustics_survive_json_and_are_absent_where_nobody_measured_them() -> N
 def test_the_card_accounts_for_every_name(prosody: ProsodyMeasurer) -> None:
     assert tuple(given.name for given in prosody.card.names) == MEASURED
     assert all(given.reason for given in prosody.card.names)
+
+
+def test_the_card_and_the_notice_name_the_heads_that_are_used(prosody: ProsodyMeasurer) -> None:
+    heads = prosody.card.weights[0]
+    content = (files("humebatch.server.measure") / "weights" / heads.file).read_bytes()
+    assert (hashlib.sha256(content).hexdigest(), len(content)) == (heads.sha256, heads.size)
+    assert heads.sha256 in (Path(__file__).parents[3] / "NOTICE").read_text()
 
 
 def test_another_model_is_refused() -> None:
