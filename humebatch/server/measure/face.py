@@ -29,6 +29,7 @@ from ...vocabulary import EMOTIONS, FACE_DESCRIPTIONS, FACS
 from . import Attachment, Card, Finding, Merged, Note, Row, Unmeasurable, carried
 from .face_card import CARD
 from .face_expression import EMOTION_OF_EXPRESSION, ExpressionReader
+from .face_following import FaceFollower
 from .face_identity import IdentityReader
 from .face_mesh import FaceFinder, FoundFace
 from .face_people import People
@@ -81,13 +82,14 @@ class FaceMeasurer:
         """
         least = _given(config.min_face_size, _MIN_FACE_SIZE)
         threshold = _given(config.prob_threshold, _PROB_THRESHOLD)
+        follower = FaceFollower(self._finder)
         people = People() if _given(config.identify_faces, False) else None
         if people is not None and not self._can_identify():
             yield Note(_BY_PLACE)
         for frame in recording.frames(_given(config.fps_pred, _FPS)):
             for note in frame.picture.notes:
                 yield Note(note)
-            found = self._faces(frame.picture, least, threshold)
+            found = _faces(follower, frame, least, threshold)
             groups = [_UNKNOWN] * len(found) if people is None else self._groups(people, frame, found)
             saved: Counter[str] = Counter()
             for group, (face, box) in zip(groups, found, strict=True):
@@ -99,13 +101,6 @@ class FaceMeasurer:
         if people is not None:
             for one, earlier in people.merged():
                 yield Merged(f"face_{one}", f"face_{earlier}")
-
-    def _faces(self, picture: Picture, least: float, threshold: float) -> list[tuple[FoundFace, BoundingBox]]:
-        """The faces that count, from left to right, with their boxes in pixels of the original."""
-        scale = min(picture.scale_x, picture.scale_y)
-        boxed = [(face, _box(face, picture)) for face in self._finder.faces(picture.image, least / scale)]
-        found = [(face, box) for face, box in boxed if face.presence >= threshold and min(box.w, box.h) >= least]
-        return sorted(found, key=lambda one: (one[1].x, one[1].y))
 
     def _prediction(self, frame: Frame, face: FoundFace, box: BoundingBox, config: Face) -> FacePrediction:
         expressions = self._expressions.read(frame.picture.image, face)
@@ -151,6 +146,15 @@ def measurer(model: str) -> FaceMeasurer:
     if model != "face":
         raise Unmeasurable(f"{model} is not measured by the face measurer")
     return FaceMeasurer()
+
+
+def _faces(follower: FaceFollower, frame: Frame, least: float, threshold: float) -> list[tuple[FoundFace, BoundingBox]]:
+    """The faces that count, from left to right, with their boxes in pixels of the original."""
+    picture = frame.picture
+    scale = min(picture.scale_x, picture.scale_y)
+    boxed = [(face, _box(face, picture)) for face in follower.faces(picture.image, least / scale, frame.time)]
+    found = [(face, box) for face, box in boxed if face.presence >= threshold and min(box.w, box.h) >= least]
+    return sorted(found, key=lambda one: (one[1].x, one[1].y))
 
 
 def _box(face: FoundFace, picture: Picture) -> BoundingBox:

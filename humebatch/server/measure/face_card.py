@@ -112,6 +112,7 @@ CARD: Final = Card(
     speed="a video of 640 x 360 at 3 fps: 5 times real time on one core, decoding included (3.7 s of CPU for 19.7 s)",
     limits=(
         "Faces in full profile are often missed, as are faces smaller than a fortieth of the picture's long side.",
+        "A face smaller than a tenth of a video's long side that comes in beside others may be missed for a second.",
         "Surprise is recognised (AUC .948) but not given, as the expression does not say whether it is a good one.",
         "Of the 48 emotions 5 are given, of the 36 action units 9, of the 27 descriptions 4; the others have no model.",
         "The figures of Fear and Disgust rest on 12 photographs each.",

@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 import os
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +25,17 @@ from PIL import Image
 
 from . import device
 
-__all__ = ["BLENDSHAPES", "POINTS", "BlendshapeReader", "FaceFinder", "FoundFace", "cut_out", "overlap"]
+__all__ = [
+    "BLENDSHAPES",
+    "POINTS",
+    "SAME_FACE",
+    "BlendshapeReader",
+    "FaceFinder",
+    "FoundFace",
+    "cut_out",
+    "least_at",
+    "overlap",
+]
 
 Floats = npt.NDArray[np.float32]
 
@@ -68,7 +78,7 @@ _FINEST = 1024  # long side at the finest level, pixels: bounds the windows of o
 # things that are none, and the mesh believed in two of those (a spoon, a cloud) with a presence above .99.
 _CANDIDATE = 0.7
 _MOST_CANDIDATES = 100  # about 20 ms each
-_SAME_FACE = 0.4  # overlap from which two candidates are one face
+SAME_FACE = 0.4  # overlap from which two candidates are one face
 _MESH_SIDE = 256
 _MESH_MARGIN = 1.5  # side of the mesh's crop over the face's; MediaPipe's value
 
@@ -129,23 +139,25 @@ class FaceFinder:
             self._mesh = _Network(networks.read("face_landmarks_detector.tflite"))
         self._blendshapes = BlendshapeReader(task)
 
-    def faces(self, picture: Image.Image, least: float = 0.0) -> list[FoundFace]:
+    def faces(self, picture: Image.Image, least: float = 0.0, known: Sequence[FoundFace] = ()) -> list[FoundFace]:
         """The faces of an RGB picture, one each, most present first.
 
         `least` is the smallest face side of interest in pixels: the search stops at the resolution that
-        shows such faces well enough, so smaller ones may or may not be among the result.
+        shows such faces well enough, so smaller ones may or may not be among the result. `known`: faces of an
+        earlier picture, whose places are looked at in any case.
         """
-        candidates = sorted(self._candidates(picture, least), key=lambda found: -found.score)
+        candidates = [*self._candidates(picture, least), *(_again(face) for face in known)]
+        candidates.sort(key=lambda found: -found.score)
         windows: list[_Candidate] = []
         for candidate in candidates:
             if len(windows) < _MOST_CANDIDATES and not any(
-                overlap(candidate.box, other.box) > _SAME_FACE for other in windows
+                overlap(candidate.box, other.box) > SAME_FACE for other in windows
             ):
                 windows.append(candidate)
         # The mesh moves every box onto the face it sees: two candidates may turn out to be one face after all.
         faces: list[FoundFace] = []
         for face in sorted((self._fit(picture, window) for window in windows), key=lambda face: -face.presence):
-            if not any(overlap(face.box, other.box) > _SAME_FACE for other in faces):
+            if not any(overlap(face.box, other.box) > SAME_FACE for other in faces):
                 faces.append(face)
         return faces
 
@@ -157,9 +169,11 @@ class FaceFinder:
     def _candidates(self, picture: Image.Image, least: float) -> Iterator[_Candidate]:
         long_side = max(picture.size)
         level = max(_WINDOW, min(_FINEST, long_side, _LEAST_FACE * long_side / max(least, 1.0)))
+        small = picture
         while True:
             scale = level / long_side
-            small = picture.resize(
+            # From the level before, as most of the work lies in the large picture.
+            small = small.resize(
                 (max(1, round(picture.width * scale)), max(1, round(picture.height * scale))),
                 Image.Resampling.BILINEAR,
                 reducing_gap=3.0,
@@ -238,6 +252,16 @@ class _Candidate(msgspec.Struct, frozen=True):
     box: tuple[float, float, float, float]
     tilt: float
     score: float
+
+
+def least_at(level: float, picture: Image.Image) -> float:
+    """The smallest face side, pixels, that is found for sure with the long side of `picture` at `level` pixels."""
+    return _LEAST_FACE * max(picture.size) / level
+
+
+def _again(face: FoundFace) -> _Candidate:
+    across = face.points[_LEFT_EYE_OUTER, :2] - face.points[_RIGHT_EYE_OUTER, :2]
+    return _Candidate(box=face.box, tilt=math.atan2(across[1], across[0]), score=face.score)
 
 
 class _Network:

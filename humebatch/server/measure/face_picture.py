@@ -27,7 +27,7 @@ It takes 360 MB while it is read, or twice that with transparency.
 WORKING_SIDE: Final = 2048
 """Longest side that faces are measured on, pixels: twice what they are searched on, for the mesh sees more detail."""
 
-FIRST_FRAME: Final = "only the first frame was measured: this version measures faces in still images"
+FIRST_FRAME: Final = "only the first picture of the animation was measured"
 
 # What undoes each value of the EXIF tag `Orientation` (Exif 2.32, 4.6.4); the last four stand on their side.
 _TURNS: Final = {

@@ -120,7 +120,7 @@ def _decoded(container: Any, stream: VideoStream, fps: float) -> Iterator[Frame]
     numbers = _Numbers()
     begin: int | None = stream.start_time
     counted = broken = 0
-    time = 0.0
+    time = end = 0.0
     packets = container.demux(stream)
     while True:
         try:
@@ -130,6 +130,8 @@ def _decoded(container: Any, stream: VideoStream, fps: float) -> Iterator[Frame]
         if packet is None:
             break
         numbers.seen(packet.pts)
+        if packet.pts is not None and begin is not None:
+            end = max(end, float((packet.pts + (packet.duration or 0) - begin) * base))
         # Without a time nobody can say which frame a packet makes. With one, what is not asked for is decoded only
         # where others are predicted from it.
         if packet.pts is None or begin is None or wanted.may_be(float((packet.pts - begin) * base)):
@@ -150,7 +152,7 @@ def _decoded(container: Any, stream: VideoStream, fps: float) -> Iterator[Frame]
             counted += 1
             if wanted.take(time):
                 yield Frame(number=number, time=time, picture=_picture(frame, stream))
-    _complain(stream, counted, broken, time)
+    _complain(stream, counted, broken, max(time, end))
 
 
 class _Numbers:
@@ -178,15 +180,15 @@ class _Numbers:
         return self._before - self._hidden
 
 
-def _complain(stream: VideoStream, counted: int, broken: int, time: float) -> None:
-    """Say what was missing, after everything that could be read. Raises `Unmeasurable` if anything was."""
+def _complain(stream: VideoStream, counted: int, broken: int, end: float) -> None:
+    """Say what was missing, after everything that could be read up to `end`. Raises `Unmeasurable` if anything was."""
     if not counted:
         raise Unmeasurable("the video is damaged or cut short: no frame of it could be decoded")
     if broken:
         raise Unmeasurable(f"the video is damaged: {broken} of its frames could not be decoded and were left out")
     promised = float(stream.duration * stream.time_base) if stream.duration and stream.time_base else 0.0
-    if promised - time > _CUT_SHORT + float(1 / (stream.guessed_rate or 1)):
-        raise Unmeasurable(f"the video is cut short: it ends after {time:.1f} of {promised:.1f} s")
+    if promised - end > _CUT_SHORT:
+        raise Unmeasurable(f"the video is cut short: it ends after {end:.1f} of {promised:.1f} s")
 
 
 def _picture_track(container: Any) -> VideoStream:

