@@ -212,5 +212,9 @@ def dies(_self: Changed, findings: Iterator[Finding], recording: Recording) -> I
     yield from findings
 
 
+class NoFloat(float):
+    """Like numpy's numbers: JSON has no way to write it, by its type."""
+
+
 PICTURE = Attachment("face_0", "../frame.png", b"")
 STRANGERS = Merged("face_1", "face_0")

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from humebatch.predictions import TranscriptionMetadata
 from humebatch.server.measure import Measurer, Note, Row
 from humebatch.server.measure.card import Given, Weights
 from humebatch.server.measure.fixed import measurer as fixed
@@ -67,6 +68,8 @@ BREAKING: list[tuple[str, str, Callable[[], Measurer]]] = [
     ("findings", "LookupError: no such thing", changed(toys.good_then_raises)),
     ("findings", "NerPrediction, not a LanguagePrediction", changed(toys.of_another_model)),
     ("findings", "a str, which is no Finding", changed(toys.Then("a finding"))),
+    ("findings", "the metadata cannot be written", changed(toys.Then(TranscriptionMetadata(toys.NoFloat(1), "en")))),
+    ("finite", "confidence is nan", changed(toys.Then(TranscriptionMetadata(float("nan"), "en")))),
     ("findings", "a note is empty", changed(toys.Then(Note(" ")))),
     ("findings", "'../frame.png' has no plain name", changed(toys.Then(toys.PICTURE))),
     ("findings", "'face_1' cannot be merged", changed(toys.Then(toys.STRANGERS))),
