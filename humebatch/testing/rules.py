@@ -147,7 +147,8 @@ class _Reader:
                 if not message.strip():
                     yield Violation("findings", "a note is empty")
             case TranscriptionMetadata():
-                pass
+                yield from _encodable(finding, "the metadata")
+                yield from _numbers(finding)
             case _:
                 yield Violation("findings", f"it yields a {type(finding).__name__}, which is no Finding")
 
@@ -161,10 +162,7 @@ class _Reader:
         if type(row.prediction) is not expected:
             yield Violation("findings", f"a row is a {type(row.prediction).__name__}, not a {expected.__name__}")
             return
-        try:
-            encode(row.prediction)
-        except (TypeError, ValueError) as error:
-            yield Violation("findings", f"a row cannot be written as JSON: {error}")
+        yield from _encodable(row.prediction, "a row")
         yield from _scores(row.prediction, self._card, self._model)
         yield from _numbers(row.prediction)
         begin = _begin(row.prediction)
@@ -172,6 +170,13 @@ class _Reader:
             last, self._last = self._last, begin
             if last is not None and last[0] == begin[0] and begin[1] < last[1]:
                 yield Violation("order", f"a row at {begin[0]} {begin[1]:g} follows one at {last[1]:g}")
+
+
+def _encodable(value: msgspec.Struct, what: str) -> Iterator[Violation]:
+    try:
+        encode(value)
+    except (TypeError, ValueError) as error:
+        yield Violation("findings", f"{what} cannot be written as JSON: {error}")
 
 
 def _scores(prediction: Any, card: Card, model: str) -> Iterator[Violation]:

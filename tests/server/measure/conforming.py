@@ -207,9 +207,13 @@ def hoards(_self: Changed, findings: Iterator[Finding], recording: Recording) ->
 def dies(_self: Changed, findings: Iterator[Finding], recording: Recording) -> Iterator[Finding]:
     import os
 
-    if recording.media.name.startswith("long-20"):
+    if recording.media.name.startswith("long-30"):
         os._exit(1)
     yield from findings
+
+
+class NoFloat(float):
+    """Like numpy's numbers: JSON has no way to write it, by its type."""
 
 
 PICTURE = Attachment("face_0", "../frame.png", b"")

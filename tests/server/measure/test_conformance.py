@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from humebatch.predictions import TranscriptionMetadata
 from humebatch.server.measure import Measurer, Note, Row
 from humebatch.server.measure.card import Given, Weights
 from humebatch.server.measure.fixed import measurer as fixed
@@ -67,6 +68,8 @@ BREAKING: list[tuple[str, str, Callable[[], Measurer]]] = [
     ("findings", "LookupError: no such thing", changed(toys.good_then_raises)),
     ("findings", "NerPrediction, not a LanguagePrediction", changed(toys.of_another_model)),
     ("findings", "a str, which is no Finding", changed(toys.Then("a finding"))),
+    ("findings", "the metadata cannot be written", changed(toys.Then(TranscriptionMetadata(toys.NoFloat(1), "en")))),
+    ("finite", "confidence is nan", changed(toys.Then(TranscriptionMetadata(float("nan"), "en")))),
     ("findings", "a note is empty", changed(toys.Then(Note(" ")))),
     ("findings", "'../frame.png' has no plain name", changed(toys.Then(toys.PICTURE))),
     ("findings", "'face_1' cannot be merged", changed(toys.Then(toys.STRANGERS))),
@@ -141,7 +144,7 @@ def test_rules_can_be_left_out() -> None:
 
 
 def test_rows_that_are_held() -> None:
-    assert "MiB more than 1, expected at most 8" in broken(changed(toys.hoards), growth_bytes=8 * 2**20)["memory"]
+    assert "MiB more than 10, expected at most 8" in broken(changed(toys.hoards), growth_bytes=8 * 2**20)["memory"]
 
 
 def test_a_process_that_dies_of_a_long_file() -> None:
