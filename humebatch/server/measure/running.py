@@ -225,6 +225,10 @@ def _write(
     return metadata
 
 
+# It goes into the answer for every source; a card begins with what matters most, and /v0/models has all.
+_FIGURES: Final = 3
+
+
 def measured_by(card: Card, selection: Selection) -> MeasuredBy:
     """What an answer says about where its numbers come from."""
     licences = dict.fromkeys(weights.licence for weights in card.weights)
@@ -233,7 +237,7 @@ def measured_by(card: Card, selection: Selection) -> MeasuredBy:
         version=card.version,
         summary=card.summary,
         licence="; ".join(licences),
-        accuracy=[f"{figure.what}: {figure.value} ({figure.data})" for figure in card.figures],
+        accuracy=[f"{figure.what}: {figure.value} ({figure.data})" for figure in card.figures[:_FIGURES]],
         made_up=card.made_up,
         unmeasured=selection.unmeasured,
     )
