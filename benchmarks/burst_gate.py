@@ -18,7 +18,7 @@ from __future__ import annotations
 import argparse
 import hashlib
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,19 +28,19 @@ from sklearn.exceptions import ConvergenceWarning  # type: ignore[import-untyped
 from sklearn.neural_network import MLPClassifier  # type: ignore[import-untyped]  # carries no types
 
 from benchmarks import voices
-from benchmarks.splicing import BURST, Splice, splice, synthetic_noise
+from benchmarks.splicing import BURST, Score, Splice, splice, synthetic_noise
 from humebatch.server.measure.acoustic import Encoder, audible
-from humebatch.server.measure.burst_gate import KINDS, STEP, Gate, features
+from humebatch.server.measure.burst_gate import STEP, Gate, features
 from humebatch.server.measure.sound import Sound
 
-__all__ = ["Score", "bursts", "judge", "splices", "train"]
+__all__ = ["bursts", "judge", "splices", "train"]
 
 Array = npt.NDArray[Any]
 
 HIDDEN: Final = 64
 PASSES: Final = 8
-PENALTY: Final = 0.1
-RECORDINGS: Final = 150
+PENALTY: Final = 1.0
+RECORDINGS: Final = 180
 JUDGED: Final = 50
 SECONDS: Final = 30.0
 CLIPS: Final = 4000  # bursts that are decoded: more of them than the recordings hold
@@ -49,9 +49,9 @@ ASIDE: Final = ("emodb-15", "emodb-16", "council-morales", "council-sawant")  # 
 SEED: Final = 0
 
 
-def bursts(data: Path, wanted: Callable[[int], bool], most: int = CLIPS) -> list[Array]:
-    """Bursts without the quiet around them, of the contributors that are `wanted`, drawn at random."""
-    files = [burst for burst in voices.emogator(data) if wanted(burst.contributor)]
+def bursts(data: Path, contributors: Collection[int], most: int = CLIPS) -> list[Array]:
+    """Bursts of these contributors without the quiet around them, drawn at random."""
+    files = [burst for burst in voices.emogator(data) if burst.contributor in contributors]
     chosen = np.random.default_rng(SEED).permutation(len(files))[:most]
     clips = [voices.decoded(files[index].path) for index in sorted(chosen)]
     return [clip[slice(*audible(clip))] for clip in clips if len(clip) > 1600]
@@ -101,47 +101,6 @@ def train(rows: Array, labels: Array) -> dict[str, Array]:
     return arrays
 
 
-class Score:
-    """Counts of bursts found. One found is right when it overlaps a burst by `least` of what both cover together.
-
-    Each burst is found once at most: a second piece of it counts as wrong.
-    """
-
-    def __init__(self, least: float) -> None:
-        self.least = least
-        self.right = self.found = self.there = 0
-
-    def add(self, found: Sequence[tuple[float, float]], there: Sequence[tuple[float, float]]) -> None:
-        """Count one recording: (begin, end) in seconds of what was found, and of what is there."""
-        open_ = list(there)
-        for one in found:
-            best = max(open_, key=lambda other: overlap(one, other), default=None)
-            if best is not None and overlap(one, best) >= self.least:
-                open_.remove(best)
-                self.right += 1
-        self.found += len(found)
-        self.there += len(there)
-
-    @property
-    def precision(self) -> float:
-        """Share of what was found that is right."""
-        return self.right / max(1, self.found)
-
-    @property
-    def recall(self) -> float:
-        """Share of what is there that was found."""
-        return self.right / max(1, self.there)
-
-    def __str__(self) -> str:
-        return f"precision {self.precision:.3f}, recall {self.recall:.3f}"
-
-
-def overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
-    """Length of the intersection over length of the union of two stretches."""
-    both = min(one[1], other[1]) - max(one[0], other[0])
-    return max(0.0, both) / (max(one[1], other[1]) - min(one[0], other[0]))
-
-
 def judge(gate: Gate, recordings: Sequence[Splice], least: float) -> Score:
     """How well the bursts in the recordings are found."""
     counted = Score(least)
@@ -175,7 +134,7 @@ def main() -> None:
     for least in (0.5, 0.3):
         print(f"people set aside, overlap {least}: {judge(Gate(encoder, train(*known)), aside, least)}", flush=True)
     arrays = train(*(np.concatenate(both) for both in zip(known, unknown, strict=True)))
-    np.savez_compressed(options.out, **arrays)
+    np.savez_compressed(options.out, allow_pickle=False, **arrays)
     content = options.out.read_bytes()
     print(f"{options.out}: {len(content):,} bytes, sha256 {hashlib.sha256(content).hexdigest()}")
 
@@ -185,7 +144,8 @@ def material(data: Path) -> tuple[list[Splice], list[Splice]]:
     speech = list(voices.speech(data))
     groups: list[list[Splice]] = []
     for away, count in ((False, RECORDINGS), (True, JUDGED)):
-        clips = bursts(data, lambda who, away=away: not voices.held_out(who) and (who % 10 == 5) == away)
+        who = [number for number in range(1, 358) if not voices.held_out(number) and (number % 10 == 5) == away]
+        clips = bursts(data, who)
         said = [voice.samples for voice in speech if (voice.person in ASIDE) == away]
         groups.append(splices(said, clips, count, seed=1000 * away))
     return groups[0], groups[1]

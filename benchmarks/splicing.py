@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.signal import butter, sosfilt  # type: ignore[import-untyped]  # carries no types
 
-__all__ = ["BURST", "OTHER", "SPEECH", "Part", "Splice", "splice"]
+__all__ = ["BURST", "OTHER", "SPEECH", "Part", "Score", "Splice", "overlap", "splice", "synthetic_noise"]
 
 Floats = npt.NDArray[np.float32]
 RATE: Final = 16_000
@@ -25,6 +25,13 @@ OTHER, SPEECH, BURST = 0, 1, 2
 _KINDS: Final = {BURST: 0.4, SPEECH: 0.5, OTHER: 0.1}
 _SPEECH_SECONDS: Final = (0.3, 6.0)
 _PAUSE_SECONDS: Final = (0.1, 1.5)
+_LONG_PAUSES: Final = 0.15  # of all pauses: a recording in which little happens
+_LONG_PAUSE_SECONDS: Final = (2.0, 8.0)
+# Decibels below full scale: of voices (mean, deviation), of noises, of the steady background.
+_VOICE_LEVEL: Final = (-26.0, 5.0)
+_NOISE_LEVELS: Final = (-60.0, -20.0)
+_BACKGROUND_LEVELS: Final = (-80.0, -38.0)
+_SILENT: Final = 0.2  # recordings without any background
 
 
 class Part(NamedTuple):
@@ -42,6 +49,47 @@ class Splice(NamedTuple):
     parts: list[Part]
 
 
+class Score:
+    """Counts of bursts found. One found is right when it overlaps a burst by `least` of what both cover together.
+
+    Each burst is found once at most: a second piece of it counts as wrong.
+    """
+
+    def __init__(self, least: float) -> None:
+        self.least = least
+        self.right = self.found = self.there = 0
+
+    def add(self, found: Sequence[tuple[float, float]], there: Sequence[tuple[float, float]]) -> None:
+        """Count one recording: (begin, end) in seconds of what was found, and of what is there."""
+        open_ = list(there)
+        for one in found:
+            best = max(open_, key=lambda other: overlap(one, other), default=None)
+            if best is not None and overlap(one, best) >= self.least:
+                open_.remove(best)
+                self.right += 1
+        self.found += len(found)
+        self.there += len(there)
+
+    @property
+    def precision(self) -> float:
+        """Share of what was found that is right."""
+        return self.right / max(1, self.found)
+
+    @property
+    def recall(self) -> float:
+        """Share of what is there that was found."""
+        return self.right / max(1, self.there)
+
+    def __str__(self) -> str:
+        return f"precision {self.precision:.3f}, recall {self.recall:.3f}"
+
+
+def overlap(one: tuple[float, float], other: tuple[float, float]) -> float:
+    """Length of the intersection over length of the union of two stretches."""
+    both = min(one[1], other[1]) - max(one[0], other[0])
+    return max(0.0, both) / (max(one[1], other[1]) - min(one[0], other[0]))
+
+
 def splice(
     speech: Sequence[Floats], bursts: Sequence[Floats], noises: Sequence[Floats], seconds: float, seed: int
 ) -> Splice:
@@ -56,8 +104,10 @@ def splice(
         clip = source[int(rng.integers(len(source)))]
         if kind != BURST:
             clip = _cut(clip, rng)
-        pause = np.zeros(int(rng.uniform(*_PAUSE_SECONDS) * RATE), np.float32)
-        pieces += [pause, _levelled(clip, rng.normal(-26, 5))]
+        lengths = _LONG_PAUSE_SECONDS if rng.random() < _LONG_PAUSES else _PAUSE_SECONDS
+        pause = np.zeros(int(rng.uniform(*lengths) * RATE), np.float32)
+        level = rng.uniform(*_NOISE_LEVELS) if kind == OTHER else rng.normal(*_VOICE_LEVEL)
+        pieces += [pause, _levelled(clip, level)]
         begin = reached + len(pause)
         reached = begin + len(clip)
         parts.append(Part(begin / RATE, reached / RATE, kind))
@@ -83,7 +133,8 @@ def synthetic_noise(rng: np.random.Generator, seconds: float = 4.0) -> Floats:
                 : len(wave) - at
             ]
     else:
-        wave = np.sin(2 * np.pi * np.cumsum(np.linspace(*rng.uniform(100, 4000, 2), len(time))) / RATE)
+        low, high = rng.uniform(100, 4000, 2)
+        wave = np.sin(2 * np.pi * np.cumsum(np.linspace(float(low), float(high), len(time))) / RATE)
     return np.asarray(wave, np.float32)
 
 
@@ -117,9 +168,11 @@ def _in_a_room(samples: Floats, rng: np.random.Generator) -> Floats:
     room = sosfilt(butter(4, [rng.uniform(30, 200), upper], "bandpass", fs=RATE, output="sos"), samples)
     tilt = rng.uniform(-0.5, 0.5)  # a pre-emphasis one way or the other
     room = room + tilt * np.concatenate([[0], room[:-1]])
-    background = _coloured(len(samples), rng)
-    room = room + background / background.std() * 10 ** (rng.uniform(-75, -42) / 20)
-    return np.clip(room, -1, 1).astype(np.float32)
+    if rng.random() > _SILENT:
+        background = _coloured(len(samples), rng)
+        room = room + background / background.std() * 10 ** (rng.uniform(*_BACKGROUND_LEVELS) / 20)
+    recorded: Floats = (np.round(np.clip(room, -1, 1) * 32767) / 32767).astype(np.float32)  # as 16-bit files have it
+    return recorded
 
 
 def _coloured(length: int, rng: np.random.Generator) -> npt.NDArray[np.float64]:

@@ -80,7 +80,7 @@ def unseen_speech(data: Path) -> Iterator[Voice]:
         yield Voice(f"emotale-{language}-{speaker}", decoded(path))
     for path in sorted(_folder(data, "pocketsphinx").rglob("*.wav")):
         yield Voice(f"pocketsphinx-{path.parent.name}", decoded(path))
-    for name in ("beckett", "endgame_nagg_nell", "two_cities"):
+    for name in ("beckett", "endgame_nagg_nell"):
         yield Voice(
             f"moonshine-{name}", decoded(_folder(data, "moonshine_voice") / f"moonshine_voice/assets/{name}.wav")
         )
@@ -90,7 +90,7 @@ def decoded(source: Path | bytes) -> Floats:
     """The audio of a file as mono samples at 16 kHz, -1..1."""
     pieces: list[npt.NDArray[np.int16]] = []
     resampler = av.AudioResampler("s16", "mono", RATE)
-    with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source)) as container:
+    with av.open(io.BytesIO(source) if isinstance(source, bytes) else str(source), "r") as container:
         for frame in (*container.decode(audio=0), None):
             pieces.extend(piece.to_ndarray()[0] for piece in resampler.resample(frame))
     samples = np.concatenate(pieces) if pieces else np.zeros(0, np.int16)

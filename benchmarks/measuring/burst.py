@@ -7,7 +7,6 @@ number is divisible by 10, and speech of other data sets and of speakers that we
 
 from __future__ import annotations
 
-import tempfile
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -63,7 +62,9 @@ def _named(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str,
 
 def _found(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str, str]]:
     speech = [voice.samples for voice in voices.unseen_speech(data)]
-    recordings = splices(speech, bursts(data, voices.held_out), RECORDINGS, seed=100_000)
+    recordings = splices(
+        speech, bursts(data, [number for number in range(1, 358) if voices.held_out(number)]), RECORDINGS, seed=100_000
+    )
     for least, goal in ((0.5, "precision >= .8 at recall >= .7"), (0.3, "")):
         started = time.perf_counter()
         score = judge(measurer.gate, recordings, least)

@@ -20,7 +20,7 @@ import numpy.typing as npt
 from .device import device, threads
 
 if TYPE_CHECKING:
-    from faster_whisper import WhisperModel
+    from faster_whisper import WhisperModel  # type: ignore[import-untyped]  # carries no types
 
 __all__ = ["RATE", "WIDTH", "Encoder", "audible", "prepared", "tiny_english", "whisper"]
 
@@ -108,7 +108,7 @@ class Encoder:
         return [heard[index] for index in range(len(spectra))]
 
     def _encode(self, spectra: Sequence[Floats], length: int) -> Floats:
-        import ctranslate2
+        import ctranslate2  # type: ignore[import-untyped]  # carries no types
 
         batch = np.empty((len(spectra), spectra[0].shape[0], length), np.float32)
         for row, spectrum in zip(batch, spectra, strict=True):

@@ -71,12 +71,22 @@ _NAMES: Final = (
 )
 _COLUMNS: Final = tuple((given.name, CLASSES.index(given.of)) for given in _NAMES)
 
+_COMMAND: Final = "python -m benchmarks.measuring burst"
+_UNSEEN: Final = "EmoGator, 3,150 bursts of the 35 people whose number is divisible by 10, never trained or chosen on"
+
 CARD: Final = Card(
     model="burst",
     measurer="emogator-whisper",
     version="1",
-    summary="finds sounds without words in audio, and names them by what people who uttered such a sound had meant",
+    summary="finds sounds without words in audio, and names each by what people who uttered such a sound had meant",
+    weights=(),
     names=_NAMES,
+    figures=(
+        Figure(what="mean AUC of 30 classes", value=".8505, all of them >= .75", data=_UNSEEN, command=_COMMAND),
+    ),
+    limits=(
+        "The weakest names are Embarrassment, Shame, Pride and Disappointment.",
+    ),
 )
 
 

@@ -32,8 +32,8 @@ _FRAMES, _COLUMNS = 5, 10  # of the encoder and of the spectrum in one step
 _NEAR, _FAR = 3, 8  # steps of surroundings: just before and just after, and all around
 
 # Chosen on recordings of people that the network was trained without (benchmarks/burst_gate.py).
-_SURE, _LIKELY = 0.6, 0.4  # a burst reaches the first at its best, and the second all along
-_BRIDGED, _SHORTEST, _LONGEST = 3, 3, 100  # steps: interruptions inside a burst, and how long it is
+_SURE, _LIKELY = 0.95, 0.5  # a burst reaches the first at its best, and the second all along
+_BRIDGED, _SHORTEST, _LONGEST = 2, 3, 100  # steps: interruptions inside a burst, and how long it is
 
 
 class Found(NamedTuple):
@@ -71,9 +71,10 @@ class Gate:
             seconds = len(samples) / RATE
             first = round(lead / STEP) if begin else 0
             last = None if begin + seconds >= sound.seconds else round((seconds - lead) / STEP)
-            if len(samples) >= STEP * RATE:
-                yield from self.judged(features(self._encoder, samples))[first:last, KINDS.index("burst")].tolist()
             progress(begin + seconds)
+            if seconds >= STEP:
+                judged = self.judged(features(self._encoder, samples))
+                yield from judged[first:last, KINDS.index("burst")].tolist()
 
     def judged(self, rows: Floats) -> Floats:
         """How probable each of `KINDS` is, for rows of `features`."""
@@ -88,7 +89,7 @@ class Gate:
 
 
 def features(encoder: Encoder, samples: Floats) -> Floats:
-    """[one row per whole `STEP`, 1856] for a block of audio: what is heard there, just before, just after and around."""
+    """[one row per whole `STEP`, 1856] for a block of audio: what is heard there, before, after, and around."""
     spectrum = encoder.spectrum(samples)
     [frames] = encoder.frames([spectrum])
     count = len(frames) // _FRAMES

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from benchmarks.splicing import BURST, Score, overlap, splice
 from examples.demo_media import MEDIA
 from humebatch.jobs import Burst
 from humebatch.predictions import BurstPrediction
@@ -39,7 +40,7 @@ def speech() -> Floats:
     with av.open(str(path)) as container:
         resampler = av.AudioResampler("s16", "mono", RATE)
         pieces = [piece.to_ndarray()[0] for frame in container.decode(audio=0) for piece in resampler.resample(frame)]
-    return np.concatenate(pieces)[: 10 * RATE].astype(np.float32) / 32768
+    return np.concatenate(pieces)[: 10 * RATE].astype(np.float32) / np.float32(32768)
 
 
 def laugh(seconds: float = 1.5, pitch: float = 240.0) -> Floats:
@@ -90,8 +91,7 @@ def test_a_laugh_in_speech_is_found_where_it_is(
 ) -> None:
     samples = np.concatenate([speech[: 4 * RATE], quiet(0.6), laugh(), quiet(0.6), speech[4 * RATE :]])
     [found] = rows(bursts, recorded(samples))
-    assert found.time.begin == pytest.approx(4.6, abs=0.3)
-    assert found.time.end == pytest.approx(6.1, abs=0.3)
+    assert overlap((found.time.begin, found.time.end), (4.6, 6.1)) > 0.5
 
 
 def test_a_row_has_the_measured_names_only_in_the_order_of_the_api(
@@ -176,7 +176,7 @@ def test_every_name_comes_from_one_class() -> None:
 
 
 def test_scores_are_those_of_the_class_that_the_card_names() -> None:
-    probabilities = np.arange(30, dtype=np.float32) / 100
+    probabilities = np.arange(30, dtype=np.float32) / np.float32(100)
     found = emotions(probabilities)
     for given_name in CARD.names:
         assert found[given_name.name] == pytest.approx(CLASSES.index(given_name.of) / 100)
@@ -203,21 +203,21 @@ def test_runs_are_apart_long_enough_and_somewhere_sure(likeness: list[float]) ->
     for first, last in runs(likeness):
         assert end <= first < last <= len(likeness)
         assert 3 <= last - first <= 100
-        assert max(likeness[first:last]) >= 0.6
-        assert likeness[first] >= 0.4
-        assert likeness[last - 1] >= 0.4
+        assert max(likeness[first:last]) >= 0.95
+        assert likeness[first] >= 0.5
+        assert likeness[last - 1] >= 0.5
         end = last
 
 
 def test_short_interruptions_are_bridged_and_long_ones_part() -> None:
-    sure, none = [0.9] * 4, [0.0]
-    assert list(runs(none * 2 + sure + none * 3 + sure)) == [(2, 13)]
-    assert list(runs(none * 2 + sure + none * 4 + sure)) == [(2, 6), (10, 14)]
+    sure, none = [0.99] * 4, [0.0]
+    assert list(runs(none * 2 + sure + none * 2 + sure)) == [(2, 12)]
+    assert list(runs(none * 2 + sure + none * 3 + sure)) == [(2, 6), (9, 13)]
 
 
 def test_what_is_only_likely_is_no_burst() -> None:
-    assert list(runs([0.5] * 20)) == []
-    assert list(runs([0.5] * 10 + [0.7] + [0.5] * 9)) == [(0, 20)]
+    assert list(runs([0.6] * 20)) == []
+    assert list(runs([0.6] * 10 + [0.99] + [0.6] * 9)) == [(0, 20)]
 
 
 @given(st.integers(0, 3 * RATE), st.integers(0, 9 * RATE), st.integers(0, 3 * RATE))
@@ -229,3 +229,21 @@ def test_a_prepared_clip_has_between_one_and_six_seconds(before: int, loud: int,
         assert first <= before
         assert last >= before + loud - 160  # a last part of 10 ms is left out when it is not whole
     assert RATE <= len(prepared(clip)) <= 6 * RATE
+
+
+def test_a_burst_counts_once_and_only_where_it_overlaps_enough() -> None:
+    score = Score(0.5)
+    score.add(found=[(1.0, 2.0), (2.0, 2.2), (5.0, 9.0)], there=[(1.1, 2.1), (5.0, 6.0)])
+    assert (score.right, score.found, score.there) == (1, 3, 2)
+    assert (score.precision, score.recall) == (1 / 3, 1 / 2)
+
+
+def test_a_splice_says_where_its_bursts_are() -> None:
+    tone = (0.5 * np.sin(np.arange(RATE) / 3)).astype(np.float32)
+    made = splice([np.zeros(RATE, np.float32)], [tone], [np.zeros(RATE, np.float32)], seconds=20, seed=4)
+    there = np.zeros(len(made.samples), bool)
+    for part in made.parts:
+        if part.kind == BURST:
+            there[round(part.begin * RATE) : round(part.end * RATE)] = True
+    assert 0 < there.mean() < 1
+    assert np.abs(made.samples[there]).mean() > 10 * np.abs(made.samples[~there]).mean()
