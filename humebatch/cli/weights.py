@@ -32,10 +32,10 @@ async def weights(
             path, where = None, str(error)
         missing += path is None
         if as_json:
-            emit({"file": file.name, "from": file.requirement, "licence": file.licence, "path": path and str(path)})
+            emit({"file": file.name, "from": file.carriers, "licence": file.licence, "path": path and str(path)})
             continue
         typer.echo(f"{file.name}: {where}")
-        say(f"  for {file.purpose}\n  from {file.requirement}\n  {file.licence}")
+        say(f"  for {file.purpose}\n  from {file.carriers}\n  {file.licence}")
     return 1 if missing else 0
 
 
