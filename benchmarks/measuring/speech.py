@@ -78,7 +78,11 @@ def _words(data: Path, work: Path) -> Iterator[Row]:
     for model, goal in (("tiny.en", "< 8 %"), ("base", "< 4 %")):
         what = f"word error rate, {model}"
         yield _error_rate(what, model, readings, goal, READINGS, work) if readings else _missing(what, goal, _DEBIAN)
-    for model, utterances, name in (("tiny.en", english, "English"), ("base", english, "English"), ("base", german, "")):
+    for model, utterances, name in (
+        ("tiny.en", english, "English"),
+        ("base", english, "English"),
+        ("base", german, ""),
+    ):
         data_set = "EmoTale English, 60 acted utterances, accented" if name else "Emo-DB, 60 acted German utterances"
         if utterances:
             what = f"word error rate, {model}, acted emotion"
@@ -129,7 +133,12 @@ def _dialogs(data: Path, work: Path) -> Iterator[Row]:
             given.append(score(spoken, speakers.turns(sound, total=count)))
         source = f"16 dialogs spliced from {name}, {len(voices)} people never tuned on"
         yield "speaker confusion, count given", _scores(given), "≤ 8 %", source
-        yield "speaker confusion, count unknown", f"{_scores(unknown)}; count right {found_right} of 16", "≤ 12 %", source
+        yield (
+            "speaker confusion, count unknown",
+            f"{_scores(unknown)}; count right {found_right} of 16",
+            "≤ 12 %",
+            source,
+        )
         yield "speed of telling speakers apart", f"{lasted / took:.0f}× real time of one core", "–", source
 
 
@@ -178,9 +187,7 @@ def _scores(scores: Sequence[Score]) -> str:
     return f"{confused:.1f} % (speech missed {missed:.1f} %, false {false:.1f} %)"
 
 
-def _dialog(
-    voices: dict[str, list[Utterance]], count: int, rng: random.Random, work: Path
-) -> tuple[Sound, list[Turn]]:
+def _dialog(voices: dict[str, list[Utterance]], count: int, rng: random.Random, work: Path) -> tuple[Sound, list[Turn]]:
     people = rng.sample(sorted(voices), count)
     noise = np.random.default_rng(rng.randrange(2**32))
     pieces: list[Samples] = []

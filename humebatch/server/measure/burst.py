@@ -81,12 +81,8 @@ CARD: Final = Card(
     summary="finds sounds without words in audio, and names each by what people who uttered such a sound had meant",
     weights=(),
     names=_NAMES,
-    figures=(
-        Figure(what="mean AUC of 30 classes", value=".8505, all of them >= .75", data=_UNSEEN, command=_COMMAND),
-    ),
-    limits=(
-        "The weakest names are Embarrassment, Shame, Pride and Disappointment.",
-    ),
+    figures=(Figure(what="mean AUC of 30 classes", value=".8505, all of them >= .75", data=_UNSEEN, command=_COMMAND),),
+    limits=("The weakest names are Embarrassment, Shame, Pride and Disappointment.",),
 )
 
 

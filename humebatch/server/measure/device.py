@@ -28,7 +28,7 @@ def device() -> Device:
     chosen = os.environ.get(DEVICE_VARIABLE) or "auto"
     if chosen == "auto":
         try:
-            import ctranslate2
+            import ctranslate2  # type: ignore[import-untyped]  # carries no types
         except ImportError:
             return "cpu"
         return "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
@@ -37,7 +37,7 @@ def device() -> Device:
 
 def onnx_session(model: str | Path | bytes) -> Any:
     """An ONNX Runtime session on this process's device, with its number of threads."""
-    import onnxruntime
+    import onnxruntime  # type: ignore[import-untyped]  # carries no types
 
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads()

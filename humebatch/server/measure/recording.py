@@ -85,6 +85,12 @@ class Recording:
             raise Unmeasurable("transcription is switched off in the request")
         return self._once("transcript", lambda: transcribe(self.audio(), options, self.progress))
 
+    @property
+    def remark(self) -> str:
+        """What there is to say about the transcript, if one was made; else empty."""
+        made = self._made.get("transcript")
+        return made.note if isinstance(made, Transcript) else ""
+
     def speakers(self, total: int | None = None, maximum: int | None = None) -> list[Turn]:
         """Who speaks when, in order. `total`: how many speakers there are; `maximum`: how many at most."""
         from .speakers import turns

@@ -154,6 +154,8 @@ def measure_file(
                 # One file that a measurer trips over must not take the other models with it.
                 _log.exception("measuring %s failed", model)
                 tell(Failed(model, f"measuring {model} failed: {type(error).__name__}: {error}"))
+        if recording.remark:
+            tell(Failed(None, recording.remark))
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 
