@@ -35,9 +35,9 @@ _EXPRESSION: Final = Weights(
 )
 _HEAD: Final = Weights(
     file="facemesh_head.npz",
-    source="trained by benchmarks/facemesh_head.py on 2,644 photographs of github.com/muxspace/facial_expressions",
+    source="trained by benchmarks/facemesh_head.py on 2,645 photographs of github.com/muxspace/facial_expressions",
     licence="Apache-2.0",
-    sha256="3fb5f18b318162e7f7cb5d87d6b6ee65a91426f06f19aac6dc31703d20d03bd7",
+    sha256="e8b3d6b2a6e9d87c4ba9d515891436cbba11cb6fac24d1d48c3db86bbb231705",
     size=14_648,
 )
 
