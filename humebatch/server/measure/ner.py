@@ -71,7 +71,7 @@ CARD: Final = Card(
             command=_COMMAND,
         ),
     ),
-    speed="200 sentences of 27 words a second one at a time, 900 together, on one core, without their emotions",
+    speed="on one core 770 sentences of 27 words a second, 270 one at a time; 235 with the emotions of half of them",
     limits=(
         "English only.",
         "No knowledge base is asked: uri is empty and support 0.0 in every row.",

