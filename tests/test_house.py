@@ -40,7 +40,7 @@ FLOORS: dict[str, tuple[int, set[str]]] = {
     "local": (4, {"msgspec", "anyio"}),
     "report": (4, {"msgspec", "jinja2", "plotly"}),
     "tables": (4, {"msgspec", "numpy", "pyarrow"}),
-    "testing": (4, {"msgspec", "anyio", "aiohttp"}),
+    "testing": (4, {"msgspec", "anyio", "aiohttp", "av"}),
     "cli": (5, {"msgspec", "anyio", "typer", "rich"}),
     "__init__": (5, set()),
     "__main__": (5, set()),

@@ -664,9 +664,12 @@ async def test_what_cannot_be_allowed(tmp_path: Path, entry: str) -> None:
 
 
 async def test_allowing_without_fetching_is_a_mistake(tmp_path: Path) -> None:
-    for options in ({"host": "0.0.0.0", "api_keys": ["k"]}, {"fetch": False}):
+    for serving in (
+        serve(tmp_path, port=0, host="0.0.0.0", api_keys=["k"], fetch_allow=["10.0.0.1"]),
+        serve(tmp_path, port=0, fetch=False, fetch_allow=["10.0.0.1"]),
+    ):
         with pytest.raises(hb.ConfigError, match="--fetch") as refusal:
-            await serve(tmp_path, port=0, fetch_allow=["10.0.0.1"], **options)
+            await serving
         assert refusal.value.field == "fetch_allow"
 
 

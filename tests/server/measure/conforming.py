@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import random
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -9,7 +10,7 @@ from typing import Any
 import msgspec
 
 from humebatch.predictions import LanguagePrediction, NerPrediction, PositionInterval, Score, Scores
-from humebatch.server.measure import Attachment, Card, Finding, Merged, Note, Row, Unmeasurable
+from humebatch.server.measure import Attachment, Card, Finding, Measurer, Merged, Note, Row, Unmeasurable
 from humebatch.server.measure.card import Given, Weights
 from humebatch.server.measure.recording import Recording
 
@@ -22,6 +23,12 @@ CARD = Card(
     weights=(Weights(file="toy.bin", source="toys 1.0", licence="MIT", sha256="0" * 64, size=1),),
     names=(Given("Anger", "measured", "anger", "the same word"), JOY),
 )
+
+
+def ours(model: str) -> Measurer:
+    """A new measurer of ours."""
+    found: Measurer = importlib.import_module(f"humebatch.server.measure.{model}").measurer(model)
+    return found
 
 
 class Good:
