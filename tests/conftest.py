@@ -14,10 +14,16 @@ from typing import Any
 
 import pytest
 from blockbuster import BlockBuster
+from hypothesis import settings
 
 import humebatch as hb
 from humebatch.server import guard
 from humebatch.testing import RunningServer, running_server
+
+
+# A busy machine takes as long as it takes.
+settings.register_profile("humebatch", deadline=None)
+settings.load_profile("humebatch")
 
 
 @pytest.fixture(scope="session")
