@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import io
 import math
 import struct
@@ -39,6 +40,7 @@ from humebatch.server.measure.face_picture import FIRST_FRAME, WORKING_SIDE, ope
 from humebatch.server.measure.face_units import DESCRIPTIONS, FACS_GIVEN, SHAPES_OF_DESCRIPTION, SHAPES_OF_UNIT
 from humebatch.server.measure.recording import Recording
 from humebatch.server.media import file_type
+from humebatch.testing import check_measurer
 from humebatch.vocabulary import EMOTIONS, FACE_DESCRIPTIONS, FACS
 
 ASTRONAUT_BOX = (180, 70, 92, 108)  # x, y, w, h: forehead to chin, read off the picture
@@ -132,6 +134,11 @@ def test_it_is_a_measurer_of_pictures_in_a_process_of_its_own(face: FaceMeasurer
     ]
     figures = " ".join(figure.what for figure in face.card.figures)
     assert [name for name in given if name not in figures] == []  # no name without a figure
+
+
+@pytest.mark.slow
+def test_it_keeps_the_rules_of_a_measurer(photos: Mapping[str, Path], talking: Path) -> None:
+    check_measurer(functools.partial(measurer, "face"), media=[photos["astronaut.png"], talking], growth_seconds=5)
 
 
 def test_a_smiling_face_passes_the_default_threshold_with_joy_on_top(

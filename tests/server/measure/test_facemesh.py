@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import functools
+import hashlib
+import importlib.resources
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,11 +22,12 @@ from humebatch.predictions import FacemeshPrediction
 from humebatch.server.measure import Measurer, Media, Row, Unmeasurable
 from humebatch.server.measure.face_expression import EMOTION_OF_EXPRESSION
 from humebatch.server.measure.face_mesh import FaceFinder
-from humebatch.server.measure.facemesh import FacemeshMeasurer, measurer
+from humebatch.server.measure.facemesh import CARD, FacemeshMeasurer, measurer
 from humebatch.server.measure.landmarks import meshes
-from humebatch.server.measure.mesh_expression import squared
+from humebatch.server.measure.mesh_expression import HEAD, squared
 from humebatch.server.measure.recording import Recording
 from humebatch.server.measure.tfjs_weights import Floats
+from humebatch.testing import check_measurer
 from humebatch.vocabulary import EMOTIONS
 
 FACE = [[float(number % 7), float(number), 0.5] for number in range(478)]
@@ -73,6 +77,18 @@ def test_a_smile_is_seen_in_the_mesh_alone_and_each_face_has_a_row(
     assert smiling["Joy"] > 0.8
     assert calm["Joy"] < 0.3
     assert again == smiling
+
+
+def test_it_keeps_the_rules_of_a_measurer(drawn: Mapping[str, Floats], tmp_path: Path) -> None:
+    path = tmp_path / "three.json"
+    path.write_text(json.dumps([points.tolist() for points in drawn.values()]))
+    check_measurer(functools.partial(measurer, "facemesh"), media=[path])
+
+
+def test_the_card_names_the_weights_that_are_here() -> None:
+    head = next(weights for weights in CARD.weights if weights.file == HEAD)
+    stored = importlib.resources.files("humebatch.server.measure").joinpath("weights", HEAD).read_bytes()
+    assert (len(stored), hashlib.sha256(stored).hexdigest()) == (head.size, head.sha256)
 
 
 def test_place_size_and_tilt_do_not_matter(
