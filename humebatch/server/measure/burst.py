@@ -19,7 +19,7 @@ from ...predictions import BurstPrediction, Score, Scores, TimeInterval
 from . import Finding, Row
 from .acoustic import Encoder
 from .burst_gate import Gate
-from .card import Card, Figure, Given, Weights
+from .card import Card, Figure, Given
 from .recording import Recording
 
 __all__ = ["CARD", "CLASSES", "BurstMeasurer", "Heads", "measurer"]

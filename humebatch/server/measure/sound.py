@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import Unmeasurable
+from .container import opened
 
 __all__ = ["Samples", "Sound", "decode"]
 
@@ -65,7 +66,7 @@ def decode(path: str, target: Path, rate: int) -> Sound:
     damaged further on is read up to there.
     """
     try:
-        with av.open(path) as container, target.open("wb") as out:
+        with opened(path) as container, target.open("wb") as out:
             if not container.streams.audio:
                 raise Unmeasurable("the file has no audio track")
             resampler = av.AudioResampler("s16", "mono", rate)

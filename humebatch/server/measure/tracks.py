@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import av
 import av.error
 from av.stream import Disposition
 
 from . import FileType, Media
+from .container import opened
 
 __all__ = ["kind_of"]
 
@@ -18,7 +18,7 @@ def kind_of(media: Media) -> FileType:
     it says what is wrong.
     """
     try:
-        with av.open(media.path) as container:
+        with opened(media.path) as container:
             sound = bool(container.streams.audio)
             moving = any(not stream.disposition & Disposition.attached_pic for stream in container.streams.video)
     except (av.error.FFmpegError, ValueError):
