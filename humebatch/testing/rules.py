@@ -10,7 +10,6 @@ from typing import Any, Final
 
 import msgspec
 
-from .._wire.codec import encode
 from ..jobs import MODEL_NAMES
 from ..predictions import (
     BurstPrediction,
@@ -23,6 +22,7 @@ from ..predictions import (
     TranscriptionMetadata,
 )
 from ..server.measure import Attachment, Card, Merged, Note, Row
+from ..server.measure.rows import ContractBroken, as_json
 from ..vocabulary import SCORES
 
 __all__ = ["RULES", "NonConforming", "Violation", "of_card", "of_findings"]
@@ -174,9 +174,9 @@ class _Reader:
 
 def _encodable(value: msgspec.Struct, what: str) -> Iterator[Violation]:
     try:
-        encode(value)
-    except (TypeError, ValueError) as error:
-        yield Violation("findings", f"{what} cannot be written as JSON: {error}")
+        as_json(value)
+    except (ContractBroken, TypeError, ValueError) as error:
+        yield Violation("findings", f"{what} cannot be written: {error}")
 
 
 def _scores(prediction: Any, card: Card, model: str) -> Iterator[Violation]:

@@ -17,7 +17,7 @@ from ...predictions import Score, Scores, TranscriptionMetadata
 from ...vocabulary import SCORES
 from .selection import Unmeasured
 
-__all__ = ["FACES", "ContractBroken", "RowFile"]
+__all__ = ["FACES", "ContractBroken", "RowFile", "as_json"]
 
 FACES: Final = "faces"
 """Folder of saved faces below a file's folder of measured things: `faces/<group>/<name>`."""
@@ -65,7 +65,7 @@ class RowFile:
                 filled = Scores(given.get(name) or Score(name, 0.0) for name in vocabulary)
                 setattr(prediction, field, filled)
                 self.filled = True
-        row = _encoder.encode(prediction)
+        row = as_json(prediction)
         runs = self._runs.setdefault(group, array("Q"))
         if runs and runs[-1] == self._at:
             self._out.write(b"," + row)
@@ -116,7 +116,7 @@ class RowFile:
                     rows.seek(begin)
                     _copy(rows, out, runs[2 * run + 1] - begin)
                 out.write(b"]}")
-            out.write(b'],"metadata":' + _encoder.encode(metadata) + b"}")
+            out.write(b'],"metadata":' + as_json(metadata) + b"}")
         self._path.unlink()
         return target
 
@@ -137,6 +137,11 @@ def _number(value: Any) -> Any:
 
 
 _encoder: Final = msgspec.json.Encoder(enc_hook=_number)
+
+
+def as_json(value: msgspec.Struct | None) -> bytes:
+    """A prediction, or metadata, as JSON. Raises `ContractBroken` when it holds what JSON cannot hold."""
+    return _encoder.encode(value)
 
 
 def _plain(pattern: re.Pattern[str], text: str) -> str:

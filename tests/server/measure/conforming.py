@@ -220,7 +220,7 @@ def dies(_self: Changed, findings: Iterator[Finding], recording: Recording) -> I
 
 
 class NoFloat(float):
-    """Like numpy's numbers: JSON has no way to write it, by its type."""
+    """A number of a type that JSON has no way to write."""
 
 
 PICTURE = Attachment("face_0", "../frame.png", b"")
