@@ -147,7 +147,8 @@ def weighted(matrix: csr_matrix, idf: Array) -> csr_matrix:
 
 def idf_of(matrix: csr_matrix) -> Array:
     frequency = np.bincount(matrix.indices, minlength=BUCKETS)
-    result: Array = 1 + np.log((1 + matrix.shape[0]) / (1 + frequency))
+    texts = len(matrix.indptr) - 1
+    result: Array = 1 + np.log((1 + texts) / (1 + frequency))
     return result
 
 

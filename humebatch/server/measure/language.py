@@ -98,7 +98,8 @@ class _FilmReader:
 
 def _named(names: Sequence[str], probabilities: npt.NDArray[np.floating]) -> list[Scores]:
     # Rounded as float64: what float32 comes closest to has too many digits.
-    return [Scores(map(Score, names, row)) for row in probabilities.astype(np.float64).round(6).tolist()]
+    rows: list[list[float]] = probabilities.astype(np.float64).round(6).tolist()
+    return [Scores(Score(name, value) for name, value in zip(names, row, strict=True)) for row in rows]
 
 
 @functools.cache

@@ -90,11 +90,11 @@ def collected(findings: Iterable[Finding]) -> Found:
     metadata = None
     for finding in findings:
         match finding:
-            case Row(group, prediction):
+            case Row(group=group, prediction=prediction):
                 assert isinstance(prediction, LanguagePrediction)
                 rows.append(prediction)
                 groups.append(group)
-            case Note(message):
+            case Note(message=message):
                 notes.append(message)
             case TranscriptionMetadata():
                 metadata = finding
