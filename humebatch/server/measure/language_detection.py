@@ -16,13 +16,14 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["ENGLISH", "detected", "language_of", "most_of", "name_of", "primary"]
+__all__ = ["ENGLISH", "READ", "detected", "language_of", "most_of", "name_of", "primary"]
 
 ENGLISH: Final = "en"
+READ: Final = 1000
+"""Characters that the detector looks at; what comes after them does not count."""
 
 _SURE: Final = 0.6
 _ENOUGH: Final = 20  # characters
-_READ: Final = 1000  # characters that the detector looks at
 
 _NAMES: Final = {
     "ar": "Arabic", "bg": "Bulgarian", "cs": "Czech", "da": "Danish", "de": "German", "el": "Greek", "en": "English",
@@ -60,12 +61,13 @@ def detected(text: str) -> str | None:
     return language if probability > _SURE and len(text) > _ENOUGH else None
 
 
-def most_of(parts: Iterable[tuple[str, int]]) -> str:
-    """The language with most characters among `(language, characters)`; English when there are none."""
+def most_of(parts: Iterable[tuple[str | None, int]]) -> str:
+    """The language with most characters among `(language, characters)`, None having no say; English without any."""
     totals: Counter[str] = Counter()
     for language, characters in parts:
-        totals[language] += characters
-    return totals.most_common(1)[0][0] if totals else ENGLISH
+        if language is not None:
+            totals[language] += characters
+    return max(totals, key=totals.__getitem__, default=ENGLISH)
 
 
 def _foreign_script(text: str) -> bool:
@@ -83,7 +85,7 @@ def _foreign_script(text: str) -> bool:
 
 
 def _detect(text: str) -> tuple[str, float]:
-    line = " ".join(text[:_READ].split())
+    line = " ".join(text[:READ].split())
     # A text in capitals is taken for Japanese: the detector has hardly seen any.
     if line.isupper():
         line = line.lower()

@@ -26,11 +26,11 @@ import numpy.typing as npt
 from .device import threads
 from .language_encoder import weights_file
 
-__all__ = ["BUCKETS", "EMOTIONS", "LANGUAGES", "FilmHeads", "embed", "grams", "sentences_of"]
+__all__ = ["BUCKETS", "EMOTIONS", "LANGUAGES", "FilmHeads", "SharedHead", "embed", "grams", "stretches"]
 
 Floats = npt.NDArray[np.float32]
 
-LANGUAGES: Final[tuple[str, ...]] = ()
+LANGUAGES: Final = ("de", "es", "fr", "it", "nl", "pl", "pt", "ru", "tr")
 """Languages with heads: `weights/films_de.npz`, …"""
 
 EMOTIONS: Final = {"Anger": 1, "Disgust": 3, "Fear": 4, "Joy": 5, "Sadness": 6}
@@ -53,7 +53,7 @@ def grams(text: str) -> Counter[int]:
 
 
 def embed(texts: Sequence[str]) -> Floats:
-    """`[len(texts), 512]` of USE-m3, each row of length 1. Loads the encoder (some 120 MB) on first use."""
+    """`[len(texts), 512]` of USE-m3, each row of length 1. Loads the encoder on first use, some 100 MB."""
     vectors: Floats = np.asarray(_encoder().encode(list(texts)), np.float32)
     return vectors
 
@@ -65,7 +65,7 @@ def _encoder() -> Any:
     return USE(threads=threads())
 
 
-def sentences_of(text: str) -> list[str]:
+def stretches(text: str) -> list[str]:
     """A text cut into what is read at once: stretches of at most 300 characters, at spaces where there are any."""
     found: list[str] = []
     while len(text) > _LONGEST:
@@ -76,27 +76,43 @@ def sentences_of(text: str) -> list[str]:
     return [*found, text]
 
 
+class SharedHead:
+    """The layer on USE-m3 that all languages share: `hidden` [512, H] as int8 with `hidden_scale` and `hidden_bias`."""
+
+    def __init__(self, file: Path | Traversable) -> None:
+        arrays = _arrays(file)
+        try:
+            self._hidden = arrays["hidden"] * arrays["hidden_scale"]
+            self._bias = arrays["hidden_bias"]
+        except KeyError as error:
+            raise ValueError(f"not a file of film heads: no array {error.args[0]!r}") from error
+
+    def __call__(self, vectors: Floats) -> Floats:
+        """`[n, H]` of `vectors` as `embed` gives them."""
+        result: Floats = np.maximum(vectors @ self._hidden + self._bias, 0)
+        return result
+
+
 class FilmHeads:
-    """The heads of one language, from the `.npz` that `benchmarks/xed_heads.py` wrote.
+    """The heads of one language, from the two files that `benchmarks/xed_heads.py` wrote into `folder`.
 
-    N names; int8 weights with one float scale per column: `names` (UTF-8, one a line), `grams` [BUCKETS, N] with
-    `grams_scale` and `grams_bias`, `idf` [BUCKETS] as bytes, in steps of `idf_step`; `encoder` [512, N] and
-    `encoder_bias` in float16, `blend` [3, N]: the logit is blend[0] · grams + blend[1] · encoder + blend[2].
+    `films.npz` is a `SharedHead`. `films_de.npz`, … hold N `names` (UTF-8, one a line); `grams` [BUCKETS, N] as int8
+    with `grams_scale` and `grams_bias`; `idf` [BUCKETS] as bytes, in steps of `idf_step`; `output` [H, N] and
+    `output_bias`; `blend` [3, N]: the logit is blend[0] · grams + blend[1] · output + blend[2].
 
-    Raises `ValueError` when the file is not of this form.
+    Raises `ValueError` when a file is not of this form.
     """
 
-    def __init__(self, language: str | Path) -> None:
-        file: Path | Traversable = language if isinstance(language, Path) else weights_file(f"films_{language}.npz")
-        with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
-            arrays = {name: np.asarray(stored[name]) for name in stored.files}
+    def __init__(self, language: str, folder: Path | None = None) -> None:
+        one = f"films_{language}.npz"
+        arrays = _arrays(folder / one if folder else weights_file(one))
+        self._shared = SharedHead(folder / "films.npz" if folder else weights_file("films.npz"))
         try:
             self.names = tuple(arrays["names"].tobytes().decode().split("\n"))
             # Stays int8: only the few rows that a text needs are widened.
             self._grams, self._scale, self._bias = arrays["grams"], arrays["grams_scale"], arrays["grams_bias"]
             self._idf = arrays["idf"] * arrays["idf_step"]
-            self._encoder = arrays["encoder"].astype(np.float32)
-            self._encoder_bias = arrays["encoder_bias"].astype(np.float32)
+            self._output, self._output_bias = arrays["output"].astype(np.float32), arrays["output_bias"]
             self._blend = arrays["blend"]
         except KeyError as error:
             raise ValueError(f"not a file of film heads: no array {error.args[0]!r}") from error
@@ -114,9 +130,15 @@ class FilmHeads:
             out[number] = weights @ self._grams[rows].astype(np.float32) * self._scale + self._bias
         return out
 
-    def from_embeddings(self, embeddings: Floats) -> Floats:
-        """Logits `[n, N]` of the head on the encoder alone; `embeddings` as `embed` gives them."""
-        logits: Floats = embeddings @ self._encoder + self._encoder_bias
+    def from_vectors(self, vectors: Floats) -> Floats:
+        """Logits `[n, N]` of the head on the encoder alone; `vectors` as `embed` gives them."""
+        logits: Floats = self._shared(vectors) @ self._output + self._output_bias
+        return logits
+
+    def logits(self, texts: Sequence[str], vectors: Floats) -> Floats:
+        """Both together, of texts that are one stretch each."""
+        both = self._blend[0] * self.from_grams(texts) + self._blend[1] * self.from_vectors(vectors)
+        logits: Floats = both + self._blend[2]
         return logits
 
     def probabilities(self, texts: Sequence[str]) -> Floats:
@@ -125,9 +147,13 @@ class FilmHeads:
         firsts: list[int] = []
         for text in texts:
             firsts.append(len(pieces))
-            pieces.extend(sentences_of(text))
-        logits = self._blend[0] * self.from_grams(pieces) + self._blend[1] * self.from_embeddings(embed(pieces))
-        each = 1 / (1 + np.exp(-(logits + self._blend[2])))
+            pieces.extend(stretches(text))
+        each = 1 / (1 + np.exp(-self.logits(pieces, embed(pieces))))
         lengths = np.array([len(piece) for piece in pieces], np.float32)[:, None]
-        result: Floats = np.add.reduceat(each * lengths, firsts) / np.add.reduceat(lengths, firsts)
-        return result
+        means: Floats = (np.add.reduceat(each * lengths, firsts) / np.add.reduceat(lengths, firsts)).astype(np.float32)
+        return means
+
+
+def _arrays(file: Path | Traversable) -> dict[str, Any]:
+    with file.open("rb") as opened, np.load(opened, allow_pickle=False) as stored:
+        return {name: np.asarray(stored[name]) for name in stored.files}

@@ -139,6 +139,12 @@ class English:
         self._heads = heads or Heads(weights_file("language_heads.npz"))
         self._encoder = encoder or Encoder()
 
+    @property
+    def thresholds(self) -> Floats:
+        """Per class the probability from which on it counts as present, `[28]`; for evaluation."""
+        row: Floats = self._heads.thresholds[0]
+        return row
+
     def probabilities(self, texts: Sequence[str]) -> npt.NDArray[np.float64]:
         """Probabilities `[len(texts), 28]` of the classes of `LABELS`.
 

@@ -26,7 +26,7 @@ NEGATIVE: Final = (
     "anger", "annoyance", "disappointment", "disapproval", "disgust", "embarrassment", "fear", "grief", "nervousness",
     "remorse", "sadness",
 )  # fmt: skip
-"""The groups of GoEmotions' own paper; its ambiguous classes (confusion, curiosity, realization, surprise) have none."""
+"""The groups of GoEmotions' paper; its ambiguous classes (confusion, curiosity, realization, surprise) have none."""
 
 _SIGNS: Final = np.array([(label in POSITIVE) - (label in NEGATIVE) for label in LABELS], np.float64)
 # A clear statement has a polarity of about .7, and shall be near 8 or near 2.

