@@ -19,7 +19,8 @@ from benchmarks import voices
 from benchmarks.burst_gate import Held, bursts, judge, splices
 from benchmarks.burst_heads import Embedded, areas
 from humebatch.server.measure.acoustic import RATE
-from humebatch.server.measure.burst import CLASSES, BurstMeasurer
+from humebatch.server.measure.burst import BurstMeasurer
+from humebatch.server.measure.burst_card import CLASSES
 from humebatch.server.measure.device import threads
 
 __all__ = ["rows"]

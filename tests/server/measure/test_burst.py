@@ -19,7 +19,8 @@ from humebatch.jobs import Burst
 from humebatch.predictions import BurstPrediction
 from humebatch.server.measure import Media, Row, Unmeasurable, carried
 from humebatch.server.measure.acoustic import RATE, WIDTH, audible, prepared
-from humebatch.server.measure.burst import CARD, CLASSES, BurstMeasurer, emotions, measurer
+from humebatch.server.measure.burst import BurstMeasurer, emotions, measurer
+from humebatch.server.measure.burst_card import CARD, CLASSES
 from humebatch.server.measure.burst_gate import runs
 from humebatch.server.measure.recording import Recording
 from humebatch.server.measure.sound import Samples, Sound
