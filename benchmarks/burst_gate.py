@@ -91,7 +91,14 @@ def examples(encoder: Encoder, recordings: Sequence[Splice]) -> tuple[Array, Arr
 def train(rows: Array, labels: Array) -> dict[str, Array]:
     """The arrays that `Gate` reads."""
     mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-6
-    network = MLPClassifier((HIDDEN,), alpha=PENALTY, max_iter=PASSES, batch_size=256, random_state=SEED)
+    # pyright takes the default "auto" for the type of batch_size.
+    network = MLPClassifier(
+        (HIDDEN,),
+        alpha=PENALTY,
+        max_iter=PASSES,
+        batch_size=256,  # pyright: ignore[reportArgumentType]
+        random_state=SEED,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant
         network.fit((rows - mean) / scale, labels)

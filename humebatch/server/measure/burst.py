@@ -77,5 +77,5 @@ def measurer(model: str) -> BurstMeasurer:
 
 
 def _stored(name: str) -> dict[str, npt.NDArray[Any]]:
-    with (files(__package__) / "weights" / name).open("rb") as file, np.load(file) as arrays:
+    with (files("humebatch.server.measure") / "weights" / name).open("rb") as file, np.load(file) as arrays:
         return dict(arrays)
