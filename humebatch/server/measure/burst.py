@@ -8,7 +8,7 @@ for one of the 29 others. It is no copy of the hosted service's scale, which is 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.resources import files
 from typing import Any, Final
 
@@ -16,17 +16,18 @@ import numpy as np
 import numpy.typing as npt
 
 from ...predictions import BurstPrediction, Score, Scores, TimeInterval
+from ...vocabulary import BURST_DESCRIPTIONS, EMOTIONS
 from . import Finding, Row
 from .acoustic import Encoder
 from .burst_card import CARD, CLASSES
 from .burst_gate import Gate
 from .recording import Recording
 
-__all__ = ["CARD", "BurstMeasurer", "Heads", "measurer"]
+__all__ = ["CARD", "BurstMeasurer", "Heads", "measurer", "named"]
 
 Floats = npt.NDArray[np.float32]
 
-_COLUMNS: Final = tuple((given.name, CLASSES.index(given.of)) for given in CARD.names)
+_CLASS_OF: Final = {given.name: CLASSES.index(given.of) for given in CARD.names}
 
 
 class Heads:
@@ -59,14 +60,15 @@ class BurstMeasurer:
         """One row per burst, in order of time, each as soon as the burst has ended. Raises `Unmeasurable`."""
         for found in self.gate.find(recording.audio(), recording.progress):
             [probabilities] = self.heads.probabilities(self.encoder.embed([found.samples]))
-            yield Row(
-                "unknown", BurstPrediction(TimeInterval(found.begin, found.end), emotions(probabilities), Scores())
-            )
+            time = TimeInterval(found.begin, found.end)
+            emotions = named(probabilities, EMOTIONS)
+            descriptions = named(probabilities, BURST_DESCRIPTIONS)
+            yield Row("unknown", BurstPrediction(time, emotions, descriptions))
 
 
-def emotions(probabilities: Floats) -> Scores:
-    """The API's names and their scores, in the API's order, of one row of `Heads.probabilities`."""
-    return Scores(Score(name, float(probabilities[column])) for name, column in _COLUMNS)
+def named(probabilities: Floats, names: Iterable[str]) -> Scores:
+    """The scores of those of `names` that the card gives, from one row of `Heads.probabilities`."""
+    return Scores(Score(name, float(probabilities[_CLASS_OF[name]])) for name in names if name in _CLASS_OF)
 
 
 def measurer(model: str) -> BurstMeasurer:

@@ -50,6 +50,8 @@ _NAMES: Final = (
     Given("Surprise (positive)", "measured", "Surprise (Positive)", _SPELLED),
     Given("Sympathy", "measured", "Sympathy", _ASKED),
     Given("Triumph", "measured", "Triumph", _ASKED),
+    # A description, and the only one: none of the others goes with a class, and nobody labelled the sounds themselves.
+    Given("Laugh", "derived", "Amusement", "laughs score higher in it than other sounds without words (figure below)"),
 )
 
 _UNSEEN: Final = "EmoGator: 3,150 bursts of the 35 people with numbers divisible by 10, left out of all training"
@@ -112,12 +114,25 @@ CARD: Final = Card(
             "Embarrassment .76",
             _UNSEEN,
         ),
+        _figure(
+            "Laugh, AUC",
+            "0.908 against other sounds without words, 0.919 against all lines",
+            f"{_GAME}; 15 laughs",
+        ),
+        _figure("files in which a burst is found", "13 of 15 laughs; 29 % of 681 other lines", _GAME),
+        _figure("false bursts a minute", "0.06", "51 minutes of the same speech without bursts"),
+        _figure("false bursts a minute", "3.0", "13 minutes of music (hedgewars-data)"),
         _figure("bursts found in speech, overlap at least 0.3", "precision 0.988, recall 0.921", _SPLICED),
     ),
-    speed="@@SPEED@@",
+    speed="59 times real time of one core; 20 times on a machine with 2 busy cores (load 8)",
     limits=(
+        "Music is taken for bursts three times a minute: it was trained on synthetic noises and chords alone.",
         "Embarrassment, Shame, Pride, Disappointment and Distress are the weakest names.",
         "The bursts were uttered on request; how well spontaneous ones are named is not known.",
+        "Short exclamations in words are often taken for bursts, such as those of a game (figure above).",
+        "Loud sounds are confused: 4 of 6 coughs read as Amusement and so as Laugh, 8 of 15 shouted noes as Triumph.",
+        "Of the 67 descriptions only Laugh is given; its score is that of Amusement.",
+        "A burst spoken over speech, or of less than 0.3 s, is not looked for; one of more than 10 s is cut.",
         "A score is a probability among the 30 classes of EmoGator; it is no strength, and not the service's scale.",
     ),
 )

@@ -19,12 +19,12 @@ from humebatch.jobs import Burst
 from humebatch.predictions import BurstPrediction
 from humebatch.server.measure import Media, Row, Unmeasurable, carried
 from humebatch.server.measure.acoustic import RATE, WIDTH, audible, prepared
-from humebatch.server.measure.burst import BurstMeasurer, emotions, measurer
+from humebatch.server.measure.burst import BurstMeasurer, measurer, named
 from humebatch.server.measure.burst_card import CARD, CLASSES
 from humebatch.server.measure.burst_gate import runs
 from humebatch.server.measure.recording import Recording
 from humebatch.server.measure.sound import Samples, Sound
-from humebatch.vocabulary import EMOTIONS
+from humebatch.vocabulary import BURST_DESCRIPTIONS, EMOTIONS
 
 Floats = npt.NDArray[np.float32]
 
@@ -108,7 +108,7 @@ def test_a_row_has_the_measured_names_only_in_the_order_of_the_api(
     assert not {"Neutral", "Love", "Romance", "Boredom"} & set(names)
     assert all(0 < score.score < 1 for score in found.emotions)
     assert sum(score.score for score in found.emotions) < 1  # the rest is of classes without a name
-    assert list(found.descriptions) == []
+    assert [(score.name, score.score) for score in found.descriptions] == [("Laugh", found.emotions["Amusement"])]
 
 
 @pytest.mark.parametrize("kind", ["silence", "hiss", "beeps", "hum"])
@@ -173,17 +173,18 @@ def test_the_measurer_is_of_bursts_alone() -> None:
         measurer("prosody")
 
 
-def test_every_name_comes_from_one_class() -> None:
-    classes = [given.of for given in CARD.names]
+def test_every_emotion_comes_from_one_class() -> None:
+    classes = [one.of for one in CARD.names if one.name in EMOTIONS]
     assert set(classes) == set(CLASSES) - {"Neutral", "Romantic Love"}
     assert len(classes) == len(set(classes))
 
 
 def test_scores_are_those_of_the_class_that_the_card_names() -> None:
     probabilities = np.arange(30, dtype=np.float32) / np.float32(100)
-    found = emotions(probabilities)
-    for given_name in CARD.names:
-        assert found[given_name.name] == pytest.approx(CLASSES.index(given_name.of) / 100)
+    found = named(probabilities, (*EMOTIONS, *BURST_DESCRIPTIONS))
+    assert [score.name for score in found] == [one.name for one in CARD.names]
+    for one in CARD.names:
+        assert found[one.name] == pytest.approx(CLASSES.index(one.of) / 100)
 
 
 def test_an_embedding_does_not_depend_on_the_other_clips(bursts: BurstMeasurer, speech: Floats) -> None:
