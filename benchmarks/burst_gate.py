@@ -91,7 +91,14 @@ def examples(encoder: Encoder, recordings: Sequence[Splice]) -> tuple[Array, Arr
 def train(rows: Array, labels: Array) -> dict[str, Array]:
     """The arrays that `Gate` reads."""
     mean, scale = rows.mean(axis=0), rows.std(axis=0) + 1e-6
-    network = MLPClassifier((HIDDEN,), alpha=PENALTY, max_iter=PASSES, batch_size=256, random_state=SEED)
+    # pyright takes the default "auto" for the type of batch_size.
+    network = MLPClassifier(
+        (HIDDEN,),
+        alpha=PENALTY,
+        max_iter=PASSES,
+        batch_size=256,  # pyright: ignore[reportArgumentType]
+        random_state=SEED,
+    )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # stopping early is meant
         network.fit((rows - mean) / scale, labels)
@@ -101,13 +108,14 @@ def train(rows: Array, labels: Array) -> dict[str, Array]:
     return arrays
 
 
-def judge(gate: Gate, recordings: Sequence[Splice], least: float) -> Score:
-    """How well the bursts in the recordings are found."""
-    counted = Score(least)
+def judge(gate: Gate, recordings: Sequence[Splice], least: Sequence[float]) -> list[Score]:
+    """How well the bursts in the recordings are found, for each overlap that a hit needs at least."""
+    scores = [Score(one) for one in least]
     for recording in recordings:
         found = [(burst.begin, burst.end) for burst in gate.find(Held(recording.samples))]
-        counted.add(found, [(part.begin, part.end) for part in recording.parts if part.kind == BURST])
-    return counted
+        for score in scores:
+            score.add(found, [(part.begin, part.end) for part in recording.parts if part.kind == BURST])
+    return scores
 
 
 class Held(Sound):
@@ -131,8 +139,8 @@ def main() -> None:
     encoder = Encoder()
     learned, aside = material(options.data)
     known, unknown = examples(encoder, learned), examples(encoder, aside)
-    for least in (0.5, 0.3):
-        print(f"people set aside, overlap {least}: {judge(Gate(encoder, train(*known)), aside, least)}", flush=True)
+    for score in judge(Gate(encoder, train(*known)), aside, (0.5, 0.3)):
+        print(f"people set aside, overlap {score.least}: {score}", flush=True)
     arrays = train(*(np.concatenate(both) for both in zip(known, unknown, strict=True)))
     np.savez_compressed(options.out, allow_pickle=False, **arrays)
     content = options.out.read_bytes()

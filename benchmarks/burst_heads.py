@@ -27,7 +27,8 @@ from sklearn.metrics import roc_auc_score  # type: ignore[import-untyped]  # car
 
 from benchmarks import voices
 from humebatch.server.measure.acoustic import Encoder
-from humebatch.server.measure.burst import CLASSES, Heads
+from humebatch.server.measure.burst import Heads
+from humebatch.server.measure.burst_card import CLASSES
 
 __all__ = ["Embedded", "areas", "embedded", "judged"]
 
