@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import os
 import random
 import re
 import tempfile
@@ -30,10 +31,12 @@ from humebatch.server.measure.speech import Transcript, Turn
 
 Row = tuple[str, str, str, str]
 
+_DEBIAN = "apt-get download pocketsphinx-testdata && dpkg-deb -x pocketsphinx-testdata*.deb DIR/pocketsphinx"
+_EMOTALE = "git clone https://github.com/snehadas/EmoTale DIR/EmoTale"
 READINGS = "pocketsphinx readings (Debian pocketsphinx-testdata), 5 sentences of 1 reader"
 _PAIRS = (("mr.", "mister"), ("'ll", " will"), ("'re", " are"), ("that's", "that is"), ("’", "'"), ("-", " "))
 _SLIPS = (("table cloth", "tablecloth"), ("more a amiable", "more amiable"), ("frigde", "fridge"))
-_NUMBERS = "zero one two three four five six seven eight nine ten eleven twelve".split()
+_NUMBERS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"]
 
 ENGLISH = {
     "1": "The tablecloth is lying on the fridge.",
@@ -78,15 +81,13 @@ def _words(data: Path, work: Path) -> Iterator[Row]:
     for model, goal in (("tiny.en", "< 8 %"), ("base", "< 4 %")):
         what = f"word error rate, {model}"
         yield _error_rate(what, model, readings, goal, READINGS, work) if readings else _missing(what, goal, _DEBIAN)
-    for model, utterances, name in (
-        ("tiny.en", english, "English"),
-        ("base", english, "English"),
-        ("base", german, ""),
+    for model, utterances, source in (
+        ("tiny.en", english, "EmoTale English, 40 acted utterances of Danes"),
+        ("base", english, "EmoTale English, 40 acted utterances of Danes"),
+        ("base", german, "Emo-DB, 40 acted German utterances"),
     ):
-        data_set = "EmoTale English, 60 acted utterances, accented" if name else "Emo-DB, 60 acted German utterances"
         if utterances:
-            what = f"word error rate, {model}, acted emotion"
-            yield _error_rate(what, model, _some(utterances, 60), "–", data_set, work)
+            yield _error_rate(f"word error rate, {model}", model, _some(utterances, 40), "–", source, work)
 
 
 def _languages(data: Path, work: Path) -> Iterator[Row]:
@@ -234,8 +235,41 @@ def _error_rate(what: str, model: str, utterances: Sequence[Utterance], goal: st
 
 def _transcript(path: Path, language: str | None, model: str, work: Path) -> Transcript:
     options = Transcription(language=language, confidence_threshold=0.0, identify_speakers=False)
-    with _environment(transcribing.WHISPER_VARIABLE, "base" if model == "base" else ""):
+    os.environ[transcribing.WHISPER_VARIABLE] = "base" if model == "base" else ""
+    try:
         return transcribing.transcribe(decode(str(path), work / "heard", 16_000), options, lambda _second: None)
+    finally:
+        del os.environ[transcribing.WHISPER_VARIABLE]
+
+
+def _readings(data: Path) -> list[Utterance]:
+    folder = data / "pocketsphinx/usr/share/pocketsphinx/test/data/librivox"
+    if not folder.is_dir():
+        return []
+    lines = (folder / "transcription").read_text().splitlines()
+    parts = [match for line in lines if (match := re.fullmatch(r"<s> (.*) </s> \((.*)\)", line.strip()))]
+    return [Utterance(folder / f"{part[2]}.wav", part[1], "en", "reader") for part in parts]
+
+
+def _emotale(data: Path, prefix: str) -> list[Utterance]:
+    """Files are called LANGUAGE_SPEAKER_EMOTION_SENTENCE.wav."""
+    parts = [(path, path.stem.split("_")) for path in sorted((data / "EmoTale/wav").glob(f"{prefix}_*.wav"))]
+    language = "en" if prefix == "EN" else "da"
+    return [Utterance(path, ENGLISH[part[3][0]] if prefix == "EN" else "", language, part[1]) for path, part in parts]
+
+
+def _emodb(data: Path) -> list[Utterance]:
+    """Files are called by speaker (2), sentence (3), emotion (1) and take."""
+    paths = sorted((data / "emodb/wav").glob("*.wav"))
+    return [Utterance(path, GERMAN[path.stem[2:5]], "de", path.stem[:2]) for path in paths]
+
+
+def _some(utterances: Sequence[Utterance], count: int) -> list[Utterance]:
+    return random.Random(5).sample(utterances, min(count, len(utterances)))
+
+
+def _missing(what: str, goal: str, command: str) -> Row:
+    return what, "not measured: the data set is missing", goal, command
 
 
 def normalised(text: str) -> list[str]:

@@ -146,7 +146,9 @@ def _sentence_starts(text: str, begins: Sequence[int], language: str) -> list[in
 
 
 def _pauses(words: Sequence[Word]) -> list[int]:
-    return [place for place, (before, word) in enumerate(pairwise(words), start=1) if word.begin - before.end >= PAUSE]
+    return [
+        place for place, (before, word) in enumerate(pairwise(words), start=1) if word.begin - before.end > PAUSE - 1e-6
+    ]
 
 
 def _changes(words: Sequence[Word], turns: Sequence[Turn]) -> list[int]:

