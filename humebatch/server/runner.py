@@ -105,7 +105,8 @@ class _File(msgspec.Struct):
     media: Media
     folder: Path
     ready: anyio.Event
-    begun: str | None = None
+    begun: list[str] = []
+    """Models that were tried, the last one at the end."""
     logged_at: float = 0.0
     applicable: list[str] | None = None
     found: dict[str, Found] = {}
@@ -120,21 +121,22 @@ class _File(msgspec.Struct):
                     self.applicable = models
                     self.media = msgspec.structs.replace(self.media, file_type=file_type)
             case Begun(model):
-                self.begun = model
+                self.begun.append(model)
             case Found(model):
                 self.found[model] = told
-            case Failed():
+            case Failed() if told not in self.errors:
+                # After a crash each further process says again what is wrong with the file as a whole.
                 self.errors.append(told)
 
     def blame(self, error: ChildFailed) -> None:
         """The process died or was stopped in the middle of something."""
-        what = "opening the file" if self.begun is None else f"measuring {self.begun}"
-        self.errors.append(Failed(self.begun, f"{what} failed: {error}"))
+        model = self.begun[-1] if self.begun else None
+        what = "opening the file" if model is None else f"measuring {model}"
+        self.errors.append(Failed(model, f"{what} failed: {error}"))
 
     def remaining(self) -> list[str]:
-        """The models that were not reached."""
-        reached = self.found.keys() | {error.model for error in self.errors}
-        return [model for model in self.applicable or () if model not in reached]
+        """The models that were not tried."""
+        return [model for model in self.applicable or () if model not in self.begun]
 
 
 _Step = _Begin | _End | _Broken | _File
@@ -350,6 +352,8 @@ class Runner:
             # One model that crashes on a file must not take the others with it.
             for model in file.remaining():
                 alone = Models(**{model: job.wanted[model]})
+                # It is to blame also when the process does not come as far as to begin with it.
+                file.begun.append(model)
                 try:
                     await self._children.measure(self._request(job, file, alone), take)
                 except ChildFailed as error:

@@ -81,6 +81,15 @@ async def test_a_model_that_hangs_is_stopped() -> None:
         assert result.results.predictions[0].models.prosody
 
 
+async def test_a_rejected_transcript_is_said_once_and_nothing_is_measured_again(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    async with running_server(measure=toy(f"rejects={asked}")) as server:
+        _, (result,) = await measured(server, "a.wav")
+    assert result.results is not None
+    assert [(error.model, error.message) for error in result.results.errors] == [(None, "not sure enough")]
+    assert await anyio.to_thread.run_sync(asked.read_text) == "asked\n"
+
+
 async def test_a_file_that_crashes_its_process_leaves_the_files_beside_it_alone() -> None:
     async with running_server(measure=toy("crashes_on_bad")) as server:
         files = [hb.FileSource(content=WAV + kind, name=f"{kind.decode()}.wav") for kind in (b"one", b"bad", b"two")]

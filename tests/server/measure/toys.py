@@ -11,7 +11,7 @@ from typing import Any
 from humebatch.predictions import BurstPrediction, Score, Scores, TimeInterval
 from humebatch.server.measure import Attachment, Finding, Merged, Note, Row
 from humebatch.server.measure.card import Card, Figure, Given, Weights
-from humebatch.server.measure.recording import Recording
+from humebatch.server.measure.recording import Recording, TranscriptRejected
 
 CARD = Card(
     model="burst",
@@ -74,6 +74,13 @@ class Toy:
 
     def escapes(self, _recording: Recording) -> Iterator[Finding]:
         yield Attachment("..", "frame=0.png", b"")
+
+    def rejects(self, _recording: Recording) -> Iterator[Finding]:
+        """Notes in the file `argument` how often it was asked."""
+        with Path(self._argument).open("a") as asked:
+            asked.write("asked\n")
+        raise TranscriptRejected("not sure enough")
+        yield  # makes this a generator
 
     def secrets(self, _recording: Recording) -> Iterator[Finding]:
         yield Note(" ".join(name for name in os.environ if "KEY" in name or "SECRET" in name) or "none")
