@@ -58,6 +58,8 @@ def toy(behaviour: str) -> list[str]:
         ("raises", "measuring burst failed: LookupError: no such thing"),
         ("not_a_number", "measuring burst failed: ContractBroken: the score of 'Joy' in emotions is nan"),
         ("escapes", "measuring burst failed: ContractBroken: '..' is not a plain name"),
+        ("talks", "measuring burst failed: what the worker said of its progress cannot be read"),
+        ("reaches_nothing", "measuring burst failed: what the worker said of its progress cannot be read"),
     ],
 )
 async def test_a_model_that_fails_on_a_file_leaves_the_others_alone(behaviour: str, said: str) -> None:

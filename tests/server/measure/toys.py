@@ -75,6 +75,14 @@ class Toy:
     def escapes(self, _recording: Recording) -> Iterator[Finding]:
         yield Attachment("..", "frame=0.png", b"")
 
+    def talks(self, _recording: Recording) -> Iterator[Finding]:
+        yield Row("unknown", row(0))
+        yield Note("more than a line may hold " * 200_000)
+
+    def reaches_nothing(self, recording: Recording) -> Iterator[Finding]:
+        recording.progress(float("nan"))
+        yield Row("unknown", row(0))
+
     def rejects(self, _recording: Recording) -> Iterator[Finding]:
         """Notes in the file `argument` how often it was asked."""
         with Path(self._argument).open("a") as asked:
