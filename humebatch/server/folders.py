@@ -102,6 +102,13 @@ class Folders:
         """The saved faces of a job: `<source>/<file>/<group>/<name>`."""
         return self._jobs / job_id / FACES
 
+    def forget_crash(self, measured: Path, model: str | None) -> None:
+        """Remove what a process left that died while it measured `model`: faces without rows, decoded media."""
+        for left in measured.glob("decoded-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if model == "face":
+            shutil.rmtree(measured / FACES, ignore_errors=True)
+
     def forget_file(self, path: Path, measured: Path) -> None:
         """Remove what was found in a file once it is in the results, and the file unless it was uploaded.
 
@@ -138,6 +145,9 @@ class Folders:
     def begin(self, job_id: str) -> Path:
         """Where results are written before they are complete; what an earlier attempt left is removed."""
         shutil.rmtree(self.faces(job_id), ignore_errors=True)
+        for left in (self._jobs / job_id / "input").glob("*"):
+            if not left.name.isdecimal():  # uploads are numbers, everything else is made of them
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         return self.draft(job_id)
 
     def draft(self, job_id: str) -> Path:

@@ -28,12 +28,6 @@ MAX_VIDEO_PIXELS: Final = 8192 * 4320
 """Largest frame that is decoded. A decoder keeps up to some twenty of them, 1.5 bytes a pixel."""
 
 _CUT_SHORT: Final = 1.0  # seconds that may be missing at the end before a video counts as cut short
-# Containers that hold pictures themselves. A playlist names other files and addresses, which nobody may have opened.
-_OPENED: Final = {
-    "format_whitelist": "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,m4v,ivf,obu,mxf,nut,dv,"
-    "wtv,rm,gif,apng,mjpeg",
-    "protocol_whitelist": "file",
-}
 _TURNS: Final = {90: Image.Transpose.ROTATE_90, 180: Image.Transpose.ROTATE_180, 270: Image.Transpose.ROTATE_270}
 
 
@@ -91,8 +85,10 @@ class Wanted:
 def _of_video(path: str, fps: float) -> Iterator[Frame]:
     import av
 
+    from .tracks import open_media
+
     try:
-        container = av.open(path, mode="r", metadata_errors="replace", options=dict(_OPENED))
+        container = open_media(path)
     except (av.FFmpegError, ValueError) as error:
         raise Unmeasurable(
             f"the video cannot be opened: it is damaged, cut short or of a kind that is not read ({_told(error)})"

@@ -14,6 +14,7 @@ import humebatch as hb
 from humebatch.errors import ConfigError
 from humebatch.predictions import MeasuredBy, SourceResult
 from humebatch.server import RunnerLimits
+from humebatch.server.folders import Folders
 from humebatch.server.measure import Selection
 from humebatch.testing import RunningServer, running_server
 from humebatch.vocabulary import BURST_DESCRIPTIONS, EMOTIONS
@@ -32,7 +33,9 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = installed / "toys-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[humebatch.measurers]\ntoy = tests.server.measure.toys:toy\n")
+    (about / "entry_points.txt").write_text(
+        "[humebatch.measurers]\ntoy = tests.server.measure.toys:toy\nface_toy = tests.server.measure.toys:face_toy\n"
+    )
     monkeypatch.syspath_prepend(str(installed))
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
 
@@ -173,6 +176,40 @@ async def test_rows_are_grouped_by_person_and_saved_faces_follow_them() -> None:
             f"{folder}/face_1/frame=1.png": b"picture 1",
             f"{folder}/face_1/frame=4.png": b"picture 4",
         }
+
+
+async def test_faces_of_a_model_that_crashed_are_not_in_the_artifacts(tmp_path: Path) -> None:
+    models = hb.Models(face=hb.Face(), burst=hb.Burst())
+    async with (
+        running_server(measure=["fixed", "face=face_toy"]) as server,
+        hb.BatchClient(base_url=server.base_url, api_key=server.api_key, poll=POLL) as client,
+    ):
+        files = [hb.FileSource(content=b"\0\0\0\x18ftypmp42", name="a.mp4")]
+        job = await client.submit(hb.Submission(files=files, models=models))
+        await job.wait(timeout=60)
+        (result,) = await job.predictions()
+        await job.save_artifacts(tmp_path / "out.zip")
+    assert result.results is not None
+    assert result.results.predictions[0].models.burst
+    assert not result.results.predictions[0].models.face
+
+    def saved() -> list[str]:
+        with zipfile.ZipFile(tmp_path / "out.zip") as opened:
+            return [name for name in opened.namelist() if "/faces/" in name]
+
+    assert await anyio.to_thread.run_sync(saved) == []
+
+
+def test_a_second_attempt_begins_without_what_the_first_one_left(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    inputs = tmp_path / "jobs" / "job" / "input"
+    for folder in ("measured-1", "members"):
+        (inputs / folder).mkdir(parents=True)
+        (inputs / folder / "part").touch()
+    for name in ("0", "1", "url-0", "text-1", "member-1"):
+        (inputs / name).touch()
+    folders.begin("job")
+    assert sorted(path.name for path in inputs.iterdir()) == ["0", "1"]
 
 
 async def test_an_answer_says_what_measured_it() -> None:

@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from humebatch.predictions import BurstPrediction, Score, Scores, TimeInterval
 from humebatch.server.measure import Attachment, Finding, Merged, Note, Row
 from humebatch.server.measure.card import Card, Figure, Given, Weights
@@ -109,5 +111,20 @@ class Toy:
         yield Row("unknown", row(0))
 
 
+class FaceToy:
+    """Saves a face, and dies."""
+
+    model = "face"
+    card = msgspec.structs.replace(CARD, model="face")
+
+    def measure(self, _recording: Recording, _config: Any, /) -> Iterator[Finding]:
+        yield Attachment("face_0", "frame=0.png", b"picture")
+        os.abort()
+
+
 def toy(behaviour: str) -> Toy:
     return Toy(behaviour)
+
+
+def face_toy() -> FaceToy:
+    return FaceToy()
