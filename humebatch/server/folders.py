@@ -132,9 +132,11 @@ class Folders:
         return Media(path=str(path), name=str(number), file_type="text", md5sum=digest)
 
     def forget_inputs(self, job_id: str) -> None:
-        """Delete what was uploaded, and results that were never complete: the job has ended."""
+        """Delete what was uploaded, and results that were never complete, saved faces included: the job has ended."""
         shutil.rmtree(self._jobs / job_id / "input", ignore_errors=True)
         self.draft(job_id).unlink(missing_ok=True)
+        if not self.predictions(job_id).exists():
+            shutil.rmtree(self.faces(job_id), ignore_errors=True)
 
     def forget_ended(self, unfinished: set[str]) -> None:
         """Delete the inputs of all jobs but these: a crash may have come between a job's end and their deletion."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -60,6 +62,7 @@ def toy(behaviour: str) -> list[str]:
         ("crashes", "measuring burst failed: the worker crashed; the file may be damaged"),
         ("raises", "measuring burst failed: LookupError: no such thing"),
         ("not_a_number", "measuring burst failed: ContractBroken: the score of 'Joy' in emotions is nan"),
+        ("no_time", "measuring burst failed: ContractBroken: a prediction is not of the form that burst has: "),
         ("escapes", "measuring burst failed: ContractBroken: '..' is not a plain name"),
         ("talks", "measuring burst failed: what the worker said of its progress cannot be read"),
         ("reaches_nothing", "measuring burst failed: what the worker said of its progress cannot be read"),
@@ -200,6 +203,18 @@ async def test_faces_of_a_model_that_crashed_are_not_in_the_artifacts(tmp_path: 
     assert await anyio.to_thread.run_sync(saved) == []
 
 
+@pytest.mark.parametrize("completed", [True, False])
+def test_saved_faces_outlive_only_a_job_that_has_results(completed: bool, tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.faces("job").mkdir(parents=True)
+    folders.draft("job").touch()
+    if completed:
+        folders.publish("job")
+    folders.forget_inputs("job")
+    assert folders.faces("job").exists() == completed
+    assert not folders.draft("job").exists()
+
+
 def test_a_second_attempt_begins_without_what_the_first_one_left(tmp_path: Path) -> None:
     folders = Folders(tmp_path)
     inputs = tmp_path / "jobs" / "job" / "input"
@@ -245,8 +260,6 @@ async def test_the_catalogue_lists_every_model_with_its_names_and_figures() -> N
             assert client is not None
 
         def ask() -> dict[str, object]:
-            import urllib.request
-
             asked = urllib.request.Request(request, headers={"X-Hume-Api-Key": server.api_key})
             with urllib.request.urlopen(asked) as reply:
                 assert reply.headers["X-Humebatch-Measure"] == "fixed, burst=toy, face=nobody"
@@ -262,6 +275,41 @@ async def test_the_catalogue_lists_every_model_with_its_names_and_figures() -> N
     assert models["prosody"]["card"]["made_up"] is True
     assert models["face"]["card"] is None
     assert "no measurer 'nobody' is installed" in models["face"]["missing"]
+
+
+async def test_the_catalogue_does_not_wait_for_a_long_file(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with (
+        running_server(measure=toy(f"waits={gate}"), running=RunnerLimits(workers=1)) as server,
+        hb.BatchClient(base_url=server.base_url, api_key=server.api_key, poll=POLL) as client,
+    ):
+        files = [hb.FileSource(content=WAV, name=name) for name in ("first.wav", "second.wav")]
+        job = await client.submit(hb.Submission(files=files, models=MODELS))
+        with anyio.fail_after(60):
+            while (await job.details()).state.files_done != 1:
+                await anyio.sleep(0.02)
+
+        def ask() -> int:
+            url, headers = f"{server.base_url}/v0/models", {"X-Hume-Api-Key": server.api_key}
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as reply:
+                return int(reply.status)
+
+        assert await anyio.to_thread.run_sync(ask) == 200
+        assert (await job.details()).state.status == "IN_PROGRESS"
+        await anyio.to_thread.run_sync(gate.touch)
+        await job.wait(timeout=60)
+
+
+async def test_the_catalogue_is_for_those_with_a_key() -> None:
+    async with running_server() as server:
+
+        def ask() -> int:
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"{server.base_url}/v0/models", timeout=60)
+            with caught.value as refused:
+                return refused.code
+
+        assert await anyio.to_thread.run_sync(ask) == 401
 
 
 async def test_a_measurer_of_another_model_is_refused() -> None:

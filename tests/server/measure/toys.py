@@ -62,6 +62,9 @@ class Toy:
     def not_a_number(self, _recording: Recording) -> Iterator[Finding]:
         yield Row("unknown", row(0, float("nan")))
 
+    def no_time(self, _recording: Recording) -> Iterator[Finding]:
+        yield Row("unknown", row(float("nan")))
+
     def prints(self, _recording: Recording) -> Iterator[Finding]:
         print("a library that talks on stdout")  # noqa: T201
         os.write(1, b"and one that goes round Python\n")
