@@ -154,8 +154,9 @@ class _Service:
         self._idempotency = idempotency
         self._fetch = fetch
         self._under_way = UnderWay()
-        # At least one, also where no jobs are measured: it tells which models there are.
+        self._device = device
         self._children = Children(max(1, running.workers), stall_seconds=running.file_seconds, device=device)
+        self._describing = asyncio.Lock()
         self._described: bytes | None = None
 
     async def lifetime(self, _app: web.Application) -> AsyncIterator[None]:
@@ -256,20 +257,22 @@ class _Service:
 
     async def models(self, _request: web.Request) -> web.Response:
         """`GET /v0/models`, an extension: per model what measures it, with which weights and how well."""
-        if self._described is None:
-            try:
-                described = await self._children.describe(self._selection)
-            except ChildFailed as error:
-                raise RuntimeError(f"the models cannot be listed: {error}") from error
-            self._described = encode(
-                catalogue(
-                    described.cards,
-                    described.missing,
-                    measure=str(self._selection),
-                    unmeasured=self._selection.unmeasured,
-                )
-            )
+        async with self._describing:
+            if self._described is None:
+                self._described = await self._catalogue()
         return _json_bytes(self._described)
+
+    async def _catalogue(self) -> bytes:
+        # In a process of its own: those that measure may be busy for hours.
+        children = Children(1, stall_seconds=self._running.file_seconds, device=self._device)
+        try:
+            described = await children.describe(self._selection)
+        except ChildFailed as error:
+            raise RuntimeError(f"the models cannot be listed: {error}") from error
+        finally:
+            await children.aclose()
+        shown = {"measure": str(self._selection), "unmeasured": self._selection.unmeasured}
+        return encode(catalogue(described.cards, described.missing, **shown))
 
     async def submit(self, request: web.Request) -> web.Response:
         """`POST /v0/batch/jobs`: everything is on disk and in the database before the 200."""

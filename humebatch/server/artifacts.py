@@ -16,15 +16,8 @@ import msgspec
 
 from .._wire.artifact_csv import Cell, cells, file_folder, source_folder, write_csv
 from ..jobs import MODEL_NAMES
-from ..predictions import (
-    BurstPrediction,
-    FacemeshPrediction,
-    FacePrediction,
-    LanguagePrediction,
-    NerPrediction,
-    ProsodyPrediction,
-    Source,
-)
+from ..predictions import Source
+from .measure.rows import ROWS
 
 __all__ = ["build"]
 
@@ -58,15 +51,7 @@ _source = msgspec.json.Decoder(_Result)
 _prediction = msgspec.json.Decoder(_Prediction)
 _model = msgspec.json.Decoder(_Groups)
 _ROWS: dict[str, msgspec.json.Decoder[object]] = {
-    model: msgspec.json.Decoder[object](kind)
-    for model, kind in {
-        "face": FacePrediction,
-        "burst": BurstPrediction,
-        "prosody": ProsodyPrediction,
-        "language": LanguagePrediction,
-        "ner": NerPrediction,
-        "facemesh": FacemeshPrediction,
-    }.items()
+    model: msgspec.json.Decoder[object](kind) for model, kind in ROWS.items()
 }
 
 

@@ -106,6 +106,8 @@ class Children:
                 raise ChildFailed(f"it made no progress for {seconds:g} s and was stopped") from None
             except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead):
                 raise ChildFailed("the worker crashed; the file may be damaged") from None
+            except (anyio.DelimiterNotFound, msgspec.DecodeError, UnicodeDecodeError):
+                raise ChildFailed("what the worker said of its progress cannot be read, and it was stopped") from None
 
     @asynccontextmanager
     async def _child(self) -> AsyncIterator[_Child]:

@@ -102,6 +102,13 @@ class Folders:
         """The saved faces of a job: `<source>/<file>/<group>/<name>`."""
         return self._jobs / job_id / FACES
 
+    def forget_crash(self, measured: Path, model: str | None) -> None:
+        """Remove what a process left that died while it measured `model`: faces without rows, decoded media."""
+        for left in measured.glob("decoded-*"):
+            shutil.rmtree(left, ignore_errors=True)
+        if model == "face":
+            shutil.rmtree(measured / FACES, ignore_errors=True)
+
     def forget_file(self, path: Path, measured: Path) -> None:
         """Remove what was found in a file once it is in the results, and the file unless it was uploaded.
 
@@ -125,9 +132,11 @@ class Folders:
         return Media(path=str(path), name=str(number), file_type="text", md5sum=digest)
 
     def forget_inputs(self, job_id: str) -> None:
-        """Delete what was uploaded, and results that were never complete: the job has ended."""
+        """Delete what was uploaded, and results that were never complete, saved faces included: the job has ended."""
         shutil.rmtree(self._jobs / job_id / "input", ignore_errors=True)
         self.draft(job_id).unlink(missing_ok=True)
+        if not self.predictions(job_id).exists():
+            shutil.rmtree(self.faces(job_id), ignore_errors=True)
 
     def forget_ended(self, unfinished: set[str]) -> None:
         """Delete the inputs of all jobs but these: a crash may have come between a job's end and their deletion."""
@@ -138,6 +147,9 @@ class Folders:
     def begin(self, job_id: str) -> Path:
         """Where results are written before they are complete; what an earlier attempt left is removed."""
         shutil.rmtree(self.faces(job_id), ignore_errors=True)
+        for left in (self._jobs / job_id / "input").glob("*"):
+            if not left.name.isdecimal():  # uploads are numbers, everything else is made of them
+                shutil.rmtree(left) if left.is_dir() else left.unlink()
         return self.draft(job_id)
 
     def draft(self, job_id: str) -> Path:

@@ -105,7 +105,8 @@ class _File(msgspec.Struct):
     media: Media
     folder: Path
     ready: anyio.Event
-    begun: str | None = None
+    begun: list[str] = []
+    """Models that were tried, the last one at the end."""
     logged_at: float = 0.0
     applicable: list[str] | None = None
     found: dict[str, Found] = {}
@@ -120,21 +121,23 @@ class _File(msgspec.Struct):
                     self.applicable = models
                     self.media = msgspec.structs.replace(self.media, file_type=file_type)
             case Begun(model):
-                self.begun = model
+                self.begun.append(model)
             case Found(model):
                 self.found[model] = told
-            case Failed():
+            case Failed() if told not in self.errors:
+                # After a crash each further process says again what is wrong with the file as a whole.
                 self.errors.append(told)
 
-    def blame(self, error: ChildFailed) -> None:
-        """The process died or was stopped in the middle of something."""
-        what = "opening the file" if self.begun is None else f"measuring {self.begun}"
-        self.errors.append(Failed(self.begun, f"{what} failed: {error}"))
+    def blame(self, error: ChildFailed) -> str | None:
+        """The process died or was stopped in the middle of something: the model that it was about, if any."""
+        model = self.begun[-1] if self.begun else None
+        what = "opening the file" if model is None else f"measuring {model}"
+        self.errors.append(Failed(model, f"{what} failed: {error}"))
+        return model
 
     def remaining(self) -> list[str]:
-        """The models that were not reached."""
-        reached = self.found.keys() | {error.model for error in self.errors}
-        return [model for model in self.applicable or () if model not in reached]
+        """The models that were not tried."""
+        return [model for model in self.applicable or () if model not in self.begun]
 
 
 _Step = _Begin | _End | _Broken | _File
@@ -236,7 +239,7 @@ class Runner:
         request = await anyio.to_thread.run_sync(_request_decoder.decode, job.request)
         models = request.models or Models()
         wanted = {name: config for name in MODEL_NAMES if (config := getattr(models, name))}
-        draft = await anyio.to_thread.run_sync(Draft, self._folders.begin(job.id))
+        draft = await anyio.to_thread.run_sync(lambda: Draft(self._folders.begin(job.id)))
         measured = _Job(job.id, request, models, wanted, draft)
         try:
             await self._measured_and_written(measured)
@@ -345,20 +348,26 @@ class Runner:
             try:
                 await self._children.measure(self._request(job, file, job.models), take)
             except ChildFailed as error:
-                file.blame(error)
-                _log.warning("job %s: a worker failed on a file: %s", job.id, error)
+                await self._crashed(job, file, error)
             # One model that crashes on a file must not take the others with it.
             for model in file.remaining():
                 alone = Models(**{model: job.wanted[model]})
+                # It is to blame also when the process does not come as far as to begin with it.
+                file.begun.append(model)
                 try:
                     await self._children.measure(self._request(job, file, alone), take)
                 except ChildFailed as error:
-                    file.blame(error)
+                    await self._crashed(job, file, error)
             for model, found in file.found.items():
                 _log.info("job %s: %s: %d rows", job.id, model, found.rows)
         finally:
             _log.info("job %s: a file was measured in %.1f s", job.id, time.monotonic() - started)
             file.ready.set()
+
+    async def _crashed(self, job: _Job, file: _File, error: ChildFailed) -> None:
+        model = file.blame(error)
+        _log.warning("job %s: a worker failed on a file: %s", job.id, error)
+        await anyio.to_thread.run_sync(self._folders.forget_crash, file.folder, model)
 
     def _request(self, job: _Job, file: _File, models: Models) -> Measure:
         return Measure(

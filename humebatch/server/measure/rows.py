@@ -13,14 +13,34 @@ from typing import IO, Any, Final, SupportsFloat
 import msgspec
 
 from ..._wire.codec import encode
-from ...predictions import Score, Scores, TranscriptionMetadata
+from ...predictions import (
+    BurstPrediction,
+    FacemeshPrediction,
+    FacePrediction,
+    LanguagePrediction,
+    NerPrediction,
+    ProsodyPrediction,
+    Score,
+    Scores,
+    TranscriptionMetadata,
+)
 from ...vocabulary import SCORES
 from .selection import Unmeasured
 
-__all__ = ["FACES", "ContractBroken", "RowFile", "as_json"]
+__all__ = ["FACES", "ROWS", "ContractBroken", "RowFile", "as_json"]
 
 FACES: Final = "faces"
 """Folder of saved faces below a file's folder of measured things: `faces/<group>/<name>`."""
+
+ROWS: Final[dict[str, type[msgspec.Struct]]] = {
+    "face": FacePrediction,
+    "burst": BurstPrediction,
+    "prosody": ProsodyPrediction,
+    "language": LanguagePrediction,
+    "ner": NerPrediction,
+    "facemesh": FacemeshPrediction,
+}
+"""What a row of each model is."""
 
 _PIECE: Final = 1024 * 1024
 _GROUP: Final = re.compile(r"[A-Za-z0-9_-]{1,64}")
@@ -44,6 +64,7 @@ class RowFile:
         self._folder = folder
         self._model = model
         self._zero = unmeasured == "zero"
+        self._decoder = msgspec.json.Decoder[object](ROWS[model])
         self._path = folder / f"{model}.rows"
         self._out: IO[bytes] = self._path.open("wb", buffering=_PIECE)
         self._at = 0
@@ -51,7 +72,7 @@ class RowFile:
         self._runs: dict[str, array[int]] = {}
 
     def add(self, group: str, prediction: Any) -> None:
-        """One row. Raises `ContractBroken` when it holds a score that is not a finite number."""
+        """One row. Raises `ContractBroken` when it holds a score, or any number, that is not a finite number."""
         _plain(_GROUP, group)
         for field, vocabulary in SCORES[self._model].items():
             scores: Scores | None = getattr(prediction, field)
@@ -66,6 +87,11 @@ class RowFile:
                 setattr(prediction, field, filled)
                 self.filled = True
         row = as_json(prediction)
+        try:
+            # NaN becomes null, and one row that nobody can read would make the whole answer unreadable.
+            self._decoder.decode(row)
+        except msgspec.ValidationError as error:
+            raise ContractBroken(f"a prediction is not of the form that {self._model} has: {error}") from None
         runs = self._runs.setdefault(group, array("Q"))
         if runs and runs[-1] == self._at:
             self._out.write(b"," + row)

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from . import Unmeasurable
-from .container import opened
+from .tracks import open_media
 
 __all__ = ["Samples", "Sound", "decode"]
 
@@ -66,7 +66,7 @@ def decode(path: str, target: Path, rate: int) -> Sound:
     damaged further on is read up to there.
     """
     try:
-        with opened(path) as container, target.open("wb") as out:
+        with open_media(path) as container, target.open("wb") as out:
             if not container.streams.audio:
                 raise Unmeasurable("the file has no audio track")
             resampler = av.AudioResampler("s16", "mono", rate)
@@ -81,7 +81,9 @@ def decode(path: str, target: Path, rate: int) -> Sound:
             for piece in resampler.resample(None):
                 out.write(piece.to_ndarray().astype("<i2", copy=False).tobytes())
     except (av.error.FFmpegError, ValueError) as error:
-        raise Unmeasurable(f"the audio cannot be decoded: {error}") from error
+        # FFmpeg's whole message ends with the path, which is nobody's business outside this machine.
+        reason = getattr(error, "strerror", None) or type(error).__name__
+        raise Unmeasurable(f"the audio cannot be decoded: {reason}") from error
     sound = Sound(target, rate)
     if not sound.samples:
         raise Unmeasurable("the audio cannot be decoded: the track holds no samples")

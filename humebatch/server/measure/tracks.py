@@ -2,13 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Final
+
+import av
 import av.error
+from av.container import InputContainer
 from av.stream import Disposition
 
 from . import FileType, Media
-from .container import opened
 
-__all__ = ["kind_of"]
+__all__ = ["kind_of", "open_media"]
+
+# Containers that hold their media themselves: a playlist or a manifest would have other files of this machine read.
+_OPENED: Final = {
+    "format_whitelist": "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,flv,asf,ogg,h264,hevc,m4v,ivf,obu,mxf,nut,dv,"
+    "wtv,rm,gif,apng,mjpeg,wav,w64,aiff,au,caf,mp3,flac,aac,ac3,eac3,amr,amrnb,amrwb,ape,wv,tta,mpc,mpc8,dsf,dts,voc,"
+    "loas,gsm,sln",
+    "protocol_whitelist": "file",
+}
+
+
+def open_media(path: str) -> InputContainer:
+    """The audio or video file at `path`, to be closed. Raises what PyAV raises."""
+    return av.open(path, mode="r", metadata_errors="replace", options=dict(_OPENED))
 
 
 def kind_of(media: Media) -> FileType:
@@ -18,7 +34,7 @@ def kind_of(media: Media) -> FileType:
     it says what is wrong.
     """
     try:
-        with opened(media.path) as container:
+        with open_media(media.path) as container:
             sound = bool(container.streams.audio)
             moving = any(not stream.disposition & Disposition.attached_pic for stream in container.streams.video)
     except (av.error.FFmpegError, ValueError):

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import urllib.error
+import urllib.request
 import zipfile
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import humebatch as hb
 from humebatch.errors import ConfigError
 from humebatch.predictions import MeasuredBy, SourceResult
 from humebatch.server import RunnerLimits
+from humebatch.server.folders import Folders
 from humebatch.server.measure import Selection
 from humebatch.testing import RunningServer, running_server
 from humebatch.vocabulary import BURST_DESCRIPTIONS, EMOTIONS
@@ -32,7 +35,9 @@ def toys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     about = installed / "toys-1.0.dist-info"
     about.mkdir(parents=True)
     (about / "METADATA").write_text("Metadata-Version: 2.1\nName: toys\nVersion: 1.0\n")
-    (about / "entry_points.txt").write_text("[humebatch.measurers]\ntoy = tests.server.measure.toys:toy\n")
+    (about / "entry_points.txt").write_text(
+        "[humebatch.measurers]\ntoy = tests.server.measure.toys:toy\nface_toy = tests.server.measure.toys:face_toy\n"
+    )
     monkeypatch.syspath_prepend(str(installed))
     monkeypatch.syspath_prepend(str(Path(__file__).parents[3]))
 
@@ -57,7 +62,10 @@ def toy(behaviour: str) -> list[str]:
         ("crashes", "measuring burst failed: the worker crashed; the file may be damaged"),
         ("raises", "measuring burst failed: LookupError: no such thing"),
         ("not_a_number", "measuring burst failed: ContractBroken: the score of 'Joy' in emotions is nan"),
+        ("no_time", "measuring burst failed: ContractBroken: a prediction is not of the form that burst has: "),
         ("escapes", "measuring burst failed: ContractBroken: '..' is not a plain name"),
+        ("talks", "measuring burst failed: what the worker said of its progress cannot be read"),
+        ("reaches_nothing", "measuring burst failed: what the worker said of its progress cannot be read"),
     ],
 )
 async def test_a_model_that_fails_on_a_file_leaves_the_others_alone(behaviour: str, said: str) -> None:
@@ -79,6 +87,15 @@ async def test_a_model_that_hangs_is_stopped() -> None:
         (error,) = result.results.errors
         assert error.message == "measuring burst failed: it made no progress for 2 s and was stopped"
         assert result.results.predictions[0].models.prosody
+
+
+async def test_a_rejected_transcript_is_said_once_and_nothing_is_measured_again(tmp_path: Path) -> None:
+    asked = tmp_path / "asked"
+    async with running_server(measure=toy(f"rejects={asked}")) as server:
+        _, (result,) = await measured(server, "a.wav")
+    assert result.results is not None
+    assert [(error.model, error.message) for error in result.results.errors] == [(None, "not sure enough")]
+    assert await anyio.to_thread.run_sync(asked.read_text) == "asked\n"
 
 
 async def test_a_file_that_crashes_its_process_leaves_the_files_beside_it_alone() -> None:
@@ -164,6 +181,52 @@ async def test_rows_are_grouped_by_person_and_saved_faces_follow_them() -> None:
         }
 
 
+async def test_faces_of_a_model_that_crashed_are_not_in_the_artifacts(tmp_path: Path) -> None:
+    models = hb.Models(face=hb.Face(), burst=hb.Burst())
+    async with (
+        running_server(measure=["fixed", "face=face_toy"]) as server,
+        hb.BatchClient(base_url=server.base_url, api_key=server.api_key, poll=POLL) as client,
+    ):
+        files = [hb.FileSource(content=b"\0\0\0\x18ftypmp42", name="a.mp4")]
+        job = await client.submit(hb.Submission(files=files, models=models))
+        await job.wait(timeout=60)
+        (result,) = await job.predictions()
+        await job.save_artifacts(tmp_path / "out.zip")
+    assert result.results is not None
+    assert result.results.predictions[0].models.burst
+    assert not result.results.predictions[0].models.face
+
+    def saved() -> list[str]:
+        with zipfile.ZipFile(tmp_path / "out.zip") as opened:
+            return [name for name in opened.namelist() if "/faces/" in name]
+
+    assert await anyio.to_thread.run_sync(saved) == []
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_saved_faces_outlive_only_a_job_that_has_results(completed: bool, tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    folders.faces("job").mkdir(parents=True)
+    folders.draft("job").touch()
+    if completed:
+        folders.publish("job")
+    folders.forget_inputs("job")
+    assert folders.faces("job").exists() == completed
+    assert not folders.draft("job").exists()
+
+
+def test_a_second_attempt_begins_without_what_the_first_one_left(tmp_path: Path) -> None:
+    folders = Folders(tmp_path)
+    inputs = tmp_path / "jobs" / "job" / "input"
+    for folder in ("measured-1", "members"):
+        (inputs / folder).mkdir(parents=True)
+        (inputs / folder / "part").touch()
+    for name in ("0", "1", "url-0", "text-1", "member-1"):
+        (inputs / name).touch()
+    folders.begin("job")
+    assert sorted(path.name for path in inputs.iterdir()) == ["0", "1"]
+
+
 async def test_an_answer_says_what_measured_it() -> None:
     async with running_server(measure=toy("people")) as server:
         _, (result,) = await measured(server, "a.wav")
@@ -197,8 +260,6 @@ async def test_the_catalogue_lists_every_model_with_its_names_and_figures() -> N
             assert client is not None
 
         def ask() -> dict[str, object]:
-            import urllib.request
-
             asked = urllib.request.Request(request, headers={"X-Hume-Api-Key": server.api_key})
             with urllib.request.urlopen(asked) as reply:
                 assert reply.headers["X-Humebatch-Measure"] == "fixed, burst=toy, face=nobody"
@@ -214,6 +275,41 @@ async def test_the_catalogue_lists_every_model_with_its_names_and_figures() -> N
     assert models["prosody"]["card"]["made_up"] is True
     assert models["face"]["card"] is None
     assert "no measurer 'nobody' is installed" in models["face"]["missing"]
+
+
+async def test_the_catalogue_does_not_wait_for_a_long_file(tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    async with (
+        running_server(measure=toy(f"waits={gate}"), running=RunnerLimits(workers=1)) as server,
+        hb.BatchClient(base_url=server.base_url, api_key=server.api_key, poll=POLL) as client,
+    ):
+        files = [hb.FileSource(content=WAV, name=name) for name in ("first.wav", "second.wav")]
+        job = await client.submit(hb.Submission(files=files, models=MODELS))
+        with anyio.fail_after(60):
+            while (await job.details()).state.files_done != 1:
+                await anyio.sleep(0.02)
+
+        def ask() -> int:
+            url, headers = f"{server.base_url}/v0/models", {"X-Hume-Api-Key": server.api_key}
+            with urllib.request.urlopen(urllib.request.Request(url, headers=headers), timeout=60) as reply:
+                return int(reply.status)
+
+        assert await anyio.to_thread.run_sync(ask) == 200
+        assert (await job.details()).state.status == "IN_PROGRESS"
+        await anyio.to_thread.run_sync(gate.touch)
+        await job.wait(timeout=60)
+
+
+async def test_the_catalogue_is_for_those_with_a_key() -> None:
+    async with running_server() as server:
+
+        def ask() -> int:
+            with pytest.raises(urllib.error.HTTPError) as caught:
+                urllib.request.urlopen(f"{server.base_url}/v0/models", timeout=60)
+            with caught.value as refused:
+                return refused.code
+
+        assert await anyio.to_thread.run_sync(ask) == 401
 
 
 async def test_a_measurer_of_another_model_is_refused() -> None:

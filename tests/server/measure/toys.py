@@ -8,10 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from humebatch.predictions import BurstPrediction, Score, Scores, TimeInterval
 from humebatch.server.measure import Attachment, Finding, Merged, Note, Row
 from humebatch.server.measure.card import Card, Figure, Given, Weights
-from humebatch.server.measure.recording import Recording
+from humebatch.server.measure.recording import Recording, TranscriptRejected
 
 CARD = Card(
     model="burst",
@@ -60,6 +62,9 @@ class Toy:
     def not_a_number(self, _recording: Recording) -> Iterator[Finding]:
         yield Row("unknown", row(0, float("nan")))
 
+    def no_time(self, _recording: Recording) -> Iterator[Finding]:
+        yield Row("unknown", row(float("nan")))
+
     def prints(self, _recording: Recording) -> Iterator[Finding]:
         print("a library that talks on stdout")  # noqa: T201
         os.write(1, b"and one that goes round Python\n")
@@ -74,6 +79,21 @@ class Toy:
 
     def escapes(self, _recording: Recording) -> Iterator[Finding]:
         yield Attachment("..", "frame=0.png", b"")
+
+    def talks(self, _recording: Recording) -> Iterator[Finding]:
+        yield Row("unknown", row(0))
+        yield Note("more than a line may hold " * 200_000)
+
+    def reaches_nothing(self, recording: Recording) -> Iterator[Finding]:
+        recording.progress(float("nan"))
+        yield Row("unknown", row(0))
+
+    def rejects(self, _recording: Recording) -> Iterator[Finding]:
+        """Notes in the file `argument` how often it was asked."""
+        with Path(self._argument).open("a") as asked:
+            asked.write("asked\n")
+        raise TranscriptRejected("not sure enough")
+        yield  # makes this a generator
 
     def secrets(self, _recording: Recording) -> Iterator[Finding]:
         yield Note(" ".join(name for name in os.environ if "KEY" in name or "SECRET" in name) or "none")
@@ -94,5 +114,20 @@ class Toy:
         yield Row("unknown", row(0))
 
 
+class FaceToy:
+    """Saves a face, and dies."""
+
+    model = "face"
+    card = msgspec.structs.replace(CARD, model="face")
+
+    def measure(self, _recording: Recording, _config: Any, /) -> Iterator[Finding]:
+        yield Attachment("face_0", "frame=0.png", b"picture")
+        os.abort()
+
+
 def toy(behaviour: str) -> Toy:
     return Toy(behaviour)
+
+
+def face_toy() -> FaceToy:
+    return FaceToy()
