@@ -24,7 +24,7 @@ import av
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Burst", "Missing", "Voice", "decoded", "emogator", "held_out", "speech", "unseen_speech"]
+__all__ = ["Burst", "Missing", "Voice", "decoded", "emogator", "folder", "held_out", "speech", "unseen_speech"]
 
 Floats = npt.NDArray[np.float32]
 RATE: Final = 16_000
@@ -60,7 +60,7 @@ def held_out(contributor: int) -> bool:
 
 def emogator(data: Path) -> list[Burst]:
     """All bursts, in order of their names. Raises `Missing`."""
-    files = sorted(_folder(data, "EmoGator", "data/mp3").glob("*.mp3"))
+    files = sorted(folder(data, "EmoGator", "data/mp3").glob("*.mp3"))
     parts = [path.stem.split("-") for path in files]
     return [Burst(path, int(who), int(label) - 1) for path, (who, label, _) in zip(files, parts, strict=True)]
 
@@ -75,14 +75,14 @@ def unseen_speech(data: Path) -> Iterator[Voice]:
     """Speech of people, and mostly of data sets, that nothing was trained on. Raises `Missing`."""
     yield from (voice for voice in _emodb(data) if voice.person.endswith(_UNSEEN_EMODB))
     yield from (voice for voice in _council(data) if voice.person.endswith(_UNSEEN_COUNCIL))
-    for path in sorted(_folder(data, "EmoTale", "wav").glob("*.wav")):
+    for path in sorted(folder(data, "EmoTale", "wav").glob("*.wav")):
         language, speaker, *_ = path.stem.split("_")
         yield Voice(f"emotale-{language}-{speaker}", decoded(path))
-    for path in sorted(_folder(data, "pocketsphinx").rglob("*.wav")):
+    for path in sorted(folder(data, "pocketsphinx").rglob("*.wav")):
         yield Voice(f"pocketsphinx-{path.parent.name}", decoded(path))
     for name in ("beckett", "endgame_nagg_nell"):
         yield Voice(
-            f"moonshine-{name}", decoded(_folder(data, "moonshine_voice") / f"moonshine_voice/assets/{name}.wav")
+            f"moonshine-{name}", decoded(folder(data, "moonshine_voice") / f"moonshine_voice/assets/{name}.wav")
         )
 
 
@@ -98,18 +98,19 @@ def decoded(source: Path | bytes) -> Floats:
 
 
 def _emodb(data: Path) -> Iterator[Voice]:
-    for path in sorted(_folder(data, "emodb", "wav").glob("*.wav")):
+    for path in sorted(folder(data, "emodb", "wav").glob("*.wav")):
         yield Voice(f"emodb-{path.name[:2]}", decoded(path))
 
 
 def _council(data: Path) -> Iterator[Voice]:
-    with zipfile.ZipFile(_folder(data, "speakerbox") / "speakerbox/tests/data/diarized.zip") as archive:
+    with zipfile.ZipFile(folder(data, "speakerbox") / "speakerbox/tests/data/diarized.zip") as archive:
         for name in sorted(archive.namelist()):
             if match := re.fullmatch(r"\w+/(\w+)/[^/]+\.wav", name):
                 yield Voice(f"council-{match[1]}", decoded(archive.read(name)))
 
 
-def _folder(data: Path, name: str, below: str = "") -> Path:
+def folder(data: Path, name: str, below: str = "") -> Path:
+    """The folder of a data set, or one below it. Raises `Missing`."""
     path = data / name / below
     if not path.is_dir():
         raise Missing(f"{path} is missing: see benchmarks/voices.py for where {name} comes from")

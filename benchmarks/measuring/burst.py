@@ -37,7 +37,7 @@ def rows(options: Any) -> Iterator[tuple[str, str, str, str]]:
         try:
             yield from part(measurer, options.data)
         except voices.Missing as missing:
-            yield part.__name__.strip("_"), "not measured", "", str(missing)
+            yield f"burst: {part.__name__.strip('_')}", "not measured", "", str(missing)
 
 
 def _named(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str, str]]:
@@ -82,7 +82,7 @@ def _found(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str,
 
 
 def _silent(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str, str]]:
-    songs = sorted((data / "hedgewars").glob("Music/*.ogg"))
+    songs = sorted(voices.folder(data, "hedgewars", "Music").glob("*.ogg"))
     audio = {
         "speech of unseen people, no bursts known in it": [voice.samples for voice in voices.unseen_speech(data)],
         "music of a game (hedgewars)": [voices.decoded(path)[: SONG * RATE] for path in songs],
@@ -95,9 +95,7 @@ def _silent(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str
 
 
 def _laughs(measurer: BurstMeasurer, data: Path) -> Iterator[tuple[str, str, str, str]]:
-    files = sorted((data / "hedgewars").glob("Sounds/voices/*/*.ogg"))
-    if not files:
-        raise voices.Missing(f"{data}/hedgewars is missing: see benchmarks/voices.py")
+    files = sorted(voices.folder(data, "hedgewars", "Sounds/voices").glob("*/*.ogg"))
     names = np.array([file.stem.rstrip("0123456789") for file in files])
     clips = [voices.decoded(file) for file in files]
     amusement = measurer.heads.probabilities(measurer.encoder.embed(clips))[:, CLASSES.index("Amusement")]
