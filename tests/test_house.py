@@ -211,7 +211,7 @@ def test_core_needs_four_packages_only() -> None:
     names = {re.split(r"[<>=!~\[ ]", need)[0] for need in project["dependencies"]}
     assert names == {"aiohttp", "msgspec", "anyio", "aiofiles"}
     assert set(project["optional-dependencies"]) == {
-        *("bundle", "cli", "face", "local", "ner", "report", "speech", "tables", "text"),
+        *("bundle", "cli", "face", "hf", "local", "ner", "report", "speech", "tables", "text"),
     }
 
 

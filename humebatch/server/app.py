@@ -19,7 +19,7 @@ import time
 import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import anyio
 import anyio.to_thread
@@ -42,6 +42,7 @@ from .idempotency import CAPABILITY, RETRY_SECONDS, UnderWay, job_of, key_of, ke
 from .intake import LARGE, IntakeLimits, Refused, receive
 from .measure import APPLIES_TO, Selection, Unmeasurable
 from .measure.card import catalogue
+from .replies import gone, json_bytes, json_reply, refusal, unauthorized
 from .runner import Fetcher, Runner, RunnerLimits
 from .store import JobRow, Store
 
@@ -200,28 +201,28 @@ class _Service:
                 request[_TENANT] = self._tenant(request)
             response = await handler(request)
         except Refused as refused:
-            response = _refusal(refused.status, refused.message, refused.field, refused.detail)
+            response = refusal(refused.status, refused.message, refused.field, refused.detail)
             if refused.status == 409:
                 response.headers["Retry-After"] = str(RETRY_SECONDS)
         except web.HTTPException as error:
             if error.status < 400:
                 raise
             field = {404: "path", 405: "method"}.get(error.status)
-            response = _refusal(error.status, f"{request.method} {request.path}: {error.reason}", field)
+            response = refusal(error.status, f"{request.method} {request.path}: {error.reason}", field)
             response.headers.update({name: error.headers[name] for name in ("Allow",) if name in error.headers})
         except ConnectionError:
             # The client went away: nobody reads this answer, and aiohttp would log the exception as an error of ours.
-            response = _refusal(400, "the connection was closed before the request was complete")
+            response = refusal(400, "the connection was closed before the request was complete")
         except sqlite3.OperationalError as error:
             # Asked again a little later it will do, so this is no 500; nothing was changed.
             _log.exception("%s %s: the database cannot be used", request.method, request.path)
             locked = error.sqlite_errorcode & 0xFF in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED)
-            response = _refusal(503 if locked else 500, "the server's database cannot be used; its log says more")
+            response = refusal(503 if locked else 500, "the server's database cannot be used; its log says more")
             if locked:
                 response.headers["Retry-After"] = str(_BUSY_SECONDS)
         except Exception:  # noqa: BLE001 - the last line of defence: a 500 in JSON, and the log
             _log.exception("%s %s failed", request.method, request.path)
-            response = _refusal(500, "internal error of the server; its log says more")
+            response = refusal(500, "internal error of the server; its log says more")
         if not response.prepared:
             # Answers about a job say already what measured that job.
             response.headers.setdefault(_MEASURE_HEADER, str(self._selection))
@@ -240,17 +241,17 @@ class _Service:
             scheme, _, token = request.headers.get("Authorization", "").partition(" ")
             given = token if scheme.lower() == "bearer" else None
         if given is None:
-            raise _unauthorized(f"the request has no API key: send it in the header {KEY_HEADER}")
+            raise unauthorized(f"the request has no API key: send it in the header {KEY_HEADER}")
         print_ = _fingerprint(given)
         # Compared in constant time: a dictionary look-up would tell by its duration.
         for known in self._tenants:
             if hmac.compare_digest(known, print_):
                 return known
-        raise _unauthorized("the API key is wrong: this server does not know it")
+        raise unauthorized("the API key is wrong: this server does not know it")
 
     async def about(self, _request: web.Request) -> web.Response:
         """What this server is and what it measures; open to everybody."""
-        return _json(
+        return json_reply(
             {"service": "humebatch", "api": "expression-measurement-batch-v0", "measure": str(self._selection),
              "models": list(APPLIES_TO), "capabilities": [CAPABILITY] if self._idempotency else []}
         )  # fmt: skip
@@ -260,7 +261,7 @@ class _Service:
         async with self._describing:
             if self._described is None:
                 self._described = await self._catalogue()
-        return _json_bytes(self._described)
+        return json_bytes(self._described)
 
     async def _catalogue(self) -> bytes:
         # In a process of its own: those that measure may be busy for hours.
@@ -291,7 +292,7 @@ class _Service:
                 with anyio.CancelScope(shield=True):
                     await anyio.to_thread.run_sync(self._folders.drop_incoming, upload)
         self._runner.wake()
-        return _json(JobId(job_id=job_id))
+        return json_reply(JobId(job_id=job_id))
 
     def _accept(self, job_id: str, tenant: str, echo: InferenceRequest, key: str | None) -> str:
         """Record the job; its id, or that of the job that an equal request with this key made before."""
@@ -324,15 +325,15 @@ class _Service:
         def listed() -> bytes:
             return encode([details_of(row) for row in self._store.list_jobs(wanted, tenant=tenant)])
 
-        return _json_bytes(await anyio.to_thread.run_sync(listed))
+        return json_bytes(await anyio.to_thread.run_sync(listed))
 
     async def details(self, request: web.Request) -> web.Response:
         """`GET /v0/batch/jobs/{id}`."""
         row = await self._row(request)
         if len(row.request) < LARGE:
-            response = _json(details_of(row))
+            response = json_reply(details_of(row))
         else:
-            response = _json_bytes(await anyio.to_thread.run_sync(lambda: encode(details_of(row))))
+            response = json_bytes(await anyio.to_thread.run_sync(lambda: encode(details_of(row))))
         response.headers[_MEASURE_HEADER] = self._measured_by(row)
         return response
 
@@ -361,7 +362,7 @@ class _Service:
     async def _make_artifacts(self, row: JobRow, target: Path) -> None:
         predictions, faces = self._folders.predictions(row.id), self._folders.faces(row.id)
         if not await anyio.to_thread.run_sync(predictions.is_file):
-            raise _gone()
+            raise gone()
         size = (await anyio.to_thread.run_sync(predictions.stat)).st_size
         if size < _SMALL_RESULTS:
             await anyio.to_thread.run_sync(artifacts.build, predictions, target, faces)
@@ -380,7 +381,7 @@ class _Service:
 
     async def _file(self, row: JobRow, path: Path, content_type: str) -> web.StreamResponse:
         if not await anyio.to_thread.run_sync(path.is_file):
-            raise _gone()
+            raise gone()
         return web.FileResponse(path, headers={"Content-Type": content_type, _MEASURE_HEADER: self._measured_by(row)})
 
     def _measured_by(self, row: JobRow) -> str:
@@ -425,33 +426,3 @@ def _report_end(task: asyncio.Task[None]) -> None:
 def _fingerprint(key: str) -> str:
     # What the database keeps of a key; it also makes all comparisons equally long.
     return hashlib.sha256(b"humebatch key\0" + key.encode("utf-8", "surrogateescape")).hexdigest()[:32]
-
-
-def _unauthorized(detail: str) -> Refused:
-    # The message is the hosted service's, which old clients compare; the detail tells missing from wrong.
-    return Refused(401, "Invalid ApiKey", KEY_HEADER, detail=detail)
-
-
-def _gone() -> Refused:
-    return Refused(404, "the results of this job are not on the server any more", "id")
-
-
-def _json(value: Any, status: int = 200) -> web.Response:
-    return _json_bytes(encode(value), status)
-
-
-def _json_bytes(body: bytes, status: int = 200) -> web.Response:
-    return web.Response(body=body, status=status, content_type="application/json")
-
-
-def _refusal(status: int, message: str, field: str | None = None, detail: str | None = None) -> web.Response:
-    # One line: some of these words are a library's, which breaks its lines.
-    body: dict[str, Any] = {"message": " ".join(message.split())}
-    if status < 500:
-        body["field"] = field or "body"
-    if detail is not None:
-        body["detail"] = detail
-    if status == 401:
-        # The old gateway's words: the legacy client parses them.
-        body["fault"] = {"faultstring": "Invalid ApiKey", "detail": {"errorcode": "oauth.v2.InvalidApiKey"}}
-    return _json(body, status)

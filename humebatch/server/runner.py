@@ -15,7 +15,7 @@ import os
 import sqlite3
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
@@ -59,7 +59,7 @@ class RunnerLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Fetcher(Protocol):
     """Brings the file behind a URL."""
 
-    async def __call__(self, url: str, target: Path, /) -> Media:
+    def __call__(self, url: str, target: Path, /) -> Awaitable[Media]:
         """Download `url` to `target`. Raises `Unmeasurable` with a sentence for the caller."""
         ...
 

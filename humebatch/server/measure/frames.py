@@ -83,13 +83,13 @@ class Wanted:
 
 
 def _of_video(path: str, fps: float) -> Iterator[Frame]:
-    import av
+    from av.error import FFmpegError
 
     from .tracks import open_media
 
     try:
         container = open_media(path)
-    except (av.FFmpegError, ValueError) as error:
+    except (FFmpegError, ValueError) as error:
         raise Unmeasurable(
             f"the video cannot be opened: it is damaged, cut short or of a kind that is not read ({_told(error)})"
         ) from error
@@ -108,7 +108,7 @@ def _of_video(path: str, fps: float) -> Iterator[Frame]:
 
 
 def _decoded(container: Any, stream: VideoStream, fps: float) -> Iterator[Frame]:
-    import av
+    from av.error import FFmpegError
 
     rate = stream.guessed_rate or stream.average_rate or Fraction(25)
     base = stream.time_base or Fraction(1, 1000)
@@ -121,7 +121,7 @@ def _decoded(container: Any, stream: VideoStream, fps: float) -> Iterator[Frame]
     while True:
         try:
             packet = next(packets, None)
-        except av.FFmpegError as error:
+        except FFmpegError as error:
             raise Unmeasurable(f"the video is damaged after {time:.1f} s: {_told(error)}") from error
         if packet is None:
             break
@@ -136,15 +136,16 @@ def _decoded(container: Any, stream: VideoStream, fps: float) -> Iterator[Frame]
             stream.codec_context.skip_frame = "NONREF"
         try:
             decoded = packet.decode()
-        except av.FFmpegError:
+        except FFmpegError:
             broken += 1
             continue
         for frame in decoded:
             if begin is None:
                 begin = frame.pts
-            timed = frame.pts is not None and begin is not None
-            number = numbers.of(frame.pts) if timed else counted
-            time = max(float((frame.pts - begin) * base), 0.0) if timed else float(counted / rate)
+            if frame.pts is None or begin is None:
+                number, time = counted, float(counted / rate)
+            else:
+                number, time = numbers.of(frame.pts), max(float((frame.pts - begin) * base), 0.0)
             counted += 1
             if wanted.take(time):
                 yield Frame(number=number, time=time, picture=_picture(frame, stream))
@@ -188,11 +189,11 @@ def _complain(stream: VideoStream, counted: int, broken: int, end: float) -> Non
 
 
 def _picture_track(container: Any) -> VideoStream:
-    import av
+    from av.stream import Disposition
 
     for stream in container.streams.video:
         # The cover of a piece of music is a "video" of one picture.
-        if not stream.disposition & av.stream.Disposition.attached_pic:
+        if not stream.disposition & Disposition.attached_pic:
             if stream.codec_context is None or not stream.codec_context.width:
                 raise Unmeasurable("the video track cannot be decoded: its format is unknown or damaged")
             track: VideoStream = stream

@@ -157,8 +157,9 @@ class RowFile:
 
 def _number(value: Any) -> Any:
     """numpy's scalars, which measurers are full of, as Python's."""
-    if isinstance(value, SupportsFloat) and hasattr(value, "item"):
-        return value.item()
+    item = getattr(value, "item", None)
+    if isinstance(value, SupportsFloat) and callable(item):
+        return item()
     raise ContractBroken(f"a prediction holds a {type(value).__name__}, which JSON cannot hold")
 
 
