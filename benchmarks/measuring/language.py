@@ -21,7 +21,7 @@ from benchmarks.xed_heads import LEAST, judge
 from humebatch.jobs import Language
 from humebatch.server.measure import Media, Unmeasurable
 from humebatch.server.measure.device import threads
-from humebatch.server.measure.language import LanguageMeasurer, languages_of
+from humebatch.server.measure.language import LanguageMeasurer, Languages
 from humebatch.server.measure.language_detection import ENGLISH, language_of, name_of
 from humebatch.server.measure.language_heads import LABELS, English
 from humebatch.server.measure.recording import Recording
@@ -60,9 +60,9 @@ def _comments(dev: Split) -> Iterator[Line]:
     yield from _sentiment(found, dev.labels)
     refused = sum(language_of(text) != ENGLISH for text in dev.texts)
     yield "comments taken for another language", f"{refused / len(dev.texts):.2%}", "≤ 0.5 %", _DEV
-    english_ones = [languages_of(text, of_text(text, "sentence")).count(ENGLISH) for text in dev.texts]
-    total = sum(len(of_text(text, "sentence")) for text in dev.texts)
-    yield "sentences of them taken for another language", f"{1 - sum(english_ones) / total:.2%}", "≤ 0.5 %", _DEV
+    found_in = [Languages(text).of(sentence) for text in dev.texts for sentence in of_text(text, "sentence")]
+    foreign = 1 - found_in.count(ENGLISH) / len(found_in)
+    yield "sentences of them taken for another language", f"{foreign:.2%}", "≤ 0.5 %", _DEV
     yield from _speed(dev.texts[:_TIMED])
 
 

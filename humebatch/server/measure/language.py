@@ -12,9 +12,11 @@ that label. It is no copy of the hosted service's scale, which is not public. Wh
 from __future__ import annotations
 
 import functools
+import itertools
 from bisect import bisect_right
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from operator import itemgetter
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -30,16 +32,16 @@ from .language_encoder import weights_file
 from .language_films import LANGUAGES, FilmHeads
 from .language_heads import LABELS, NAMES, English
 from .recording import Recording
-from .segments import spans
+from .segments import each_of_text, spans
 from .sentiment import distribution, polarity
 from .speech import Segment
 from .toxicity import CATEGORIES, Toxicity
 
-__all__ = ["CARD", "LanguageMeasurer", "emotions_of", "language_of", "languages_of", "measurer"]
+__all__ = ["CARD", "NAMES", "LanguageMeasurer", "Languages", "emotions_of", "language_of", "measurer"]
 
 _COLUMNS: Final = [LABELS.index(given.of) for given in NAMES]
 _BLOCK: Final = 256  # segments read at once
-_KEPT: Final = 20_000  # different segments whose scores are remembered: some 50 MB with everything
+_KEPT: Final = 2_000  # different segments whose scores are remembered: some 6 MB
 
 
 def measurer(model: str) -> LanguageMeasurer:
@@ -130,43 +132,40 @@ class LanguageMeasurer:
         Raises `Unmeasurable` when no segment is in a language that is measured, and what `Recording` raises.
         """
         # UNSET and None are both false.
-        segments = recording.segments(config.granularity or "word", identify_speakers=bool(config.identify_speakers))
-        if recording.spoken:
-            languages = [primary(recording.transcript().language)] * len(segments)
-        else:
-            languages = languages_of(recording.text(), segments)
-        counts = Counter(languages)
+        granularity, identify = config.granularity or "word", bool(config.identify_speakers)
+        segments = _placed(recording, granularity, identify)
+        # Looked at twice and not kept: a text of 4 MiB has a million words.
+        counts = Counter(language for _, language in segments())
         unmeasured = {language: count for language, count in counts.items() if not _measured(language)}
-        if segments and len(unmeasured) == len(counts):
+        if counts and len(unmeasured) == len(counts):
             raise Unmeasurable("; ".join(map(_unknown, unmeasured)))
         metadata = recording.metadata()
         if metadata is not None:
             yield metadata
         for language, count in unmeasured.items():
-            yield Note(f"{count} of {len(segments)} segments were not measured: {_unknown(language)}")
-        extras = {
-            "sentiment": isinstance(config.sentiment, dict),
-            "toxicity": isinstance(config.toxicity, dict),
-        }
+            yield Note(f"{count} of {counts.total()} segments were not measured: {_unknown(language)}")
+        extras = {"sentiment": isinstance(config.sentiment, dict), "toxicity": isinstance(config.toxicity, dict)}
         wanted = [extra for extra, asked in extras.items() if asked]
         abroad = [language for language in counts if language not in (ENGLISH, *unmeasured)]
         if wanted and abroad:
             yield Note(f"no {' and no '.join(wanted)} for segments in {_listed(abroad)}: measured in English only")
-        yield from _rows(recording, segments, languages, extras)
+        yield from _rows(recording, (one for one in segments() if _measured(one[1])), extras)
 
 
-def _rows(
-    recording: Recording, segments: Sequence[Segment], languages: Sequence[str], extras: Mapping[str, bool]
-) -> Iterator[Row]:
+def _placed(recording: Recording, granularity: str, identify: bool) -> Callable[[], Iterator[tuple[Segment, str]]]:
+    """What gives the segments and their languages, each time from the start."""
+    if recording.spoken:
+        spoken = recording.segments(granularity, identify_speakers=identify)
+        language = primary(recording.transcript().language)
+        return lambda: ((segment, language) for segment in spoken)
+    text = recording.text()
+    languages = Languages(text)
+    return lambda: ((segment, languages.of(segment)) for segment in each_of_text(text, granularity))
+
+
+def _rows(recording: Recording, segments: Iterator[tuple[Segment, str]], extras: Mapping[str, bool]) -> Iterator[Row]:
     known: dict[tuple[str, str], Read] = {}
-    for start in range(0, len(segments), _BLOCK):
-        block = [
-            (segment, language)
-            for segment, language in zip(
-                segments[start : start + _BLOCK], languages[start : start + _BLOCK], strict=True
-            )
-            if _measured(language)
-        ]
+    while block := list(itertools.islice(segments, _BLOCK)):
         if len(known) > _KEPT:
             known.clear()
         fresh: dict[str, dict[str, None]] = {}
@@ -178,7 +177,7 @@ def _rows(
             known.update({(language, text): read for text, read in zip(texts, reads, strict=True)})
         for segment, language in block:
             yield Row(segment.speaker, _prediction(segment, known[language, segment.text]))
-        if block and block[-1][0].time is not None:
+        if block[-1][0].time is not None:
             recording.progress(block[-1][0].time.end)
 
 
@@ -195,27 +194,27 @@ def _prediction(segment: Segment, read: Read) -> LanguagePrediction:
     )
 
 
-def languages_of(text: str, segments: Sequence[Segment]) -> list[str]:
-    """The language of each segment of a text: of its own where that can be told, or else of what is around it."""
-    sentences = spans(text, "sentence")
-    told = [detected(text[begin:end]) for begin, end in sentences]
-    if len(text) <= READ:
-        mostly = language_of(text)
-    else:
-        mostly = most_of((language, end - begin) for language, (begin, end) in zip(told, sentences, strict=True))
-    begins = [begin for begin, _ in sentences]
-    found: list[str] = []
-    for segment in segments:
-        number = bisect_right(begins, segment.begin) - 1
-        if number < 0 or segment.end > sentences[number][1]:
-            # More than one sentence.
-            found.append(mostly)
-        elif (segment.begin, segment.end) == sentences[number] or segment.text.isascii():
-            found.append(told[number] or mostly)
+class Languages:
+    """Which language each segment of a text is in: its own where that can be told, or else that around it."""
+
+    def __init__(self, text: str) -> None:
+        self._sentences = spans(text, "sentence")
+        self._told = [detected(text[begin:end]) for begin, end in self._sentences]
+        if len(text) <= READ:
+            self._mostly = language_of(text)
         else:
-            # A word in another script can be told even where it is quoted in a sentence of another language.
-            found.append(detected(segment.text) or told[number] or mostly)
-    return found
+            lengths = (end - begin for begin, end in self._sentences)
+            self._mostly = most_of(zip(self._told, lengths, strict=True))
+
+    def of(self, segment: Segment) -> str:
+        number = bisect_right(self._sentences, segment.begin, key=itemgetter(0)) - 1
+        if number < 0 or segment.end > self._sentences[number][1]:
+            return self._mostly  # more than one sentence
+        around = self._told[number] or self._mostly
+        if (segment.begin, segment.end) == self._sentences[number] or segment.text.isascii():
+            return around
+        # A word in another script can be told even where it is quoted in a sentence of another language.
+        return detected(segment.text) or around
 
 
 def _measured(language: str) -> bool:

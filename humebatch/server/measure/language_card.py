@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from .card import Card, Figure, Weights
+from ...vocabulary import SENTIMENT, TOXICITY
+from .card import Card, Figure, Given, Weights
 from .language_heads import NAMES
 
 __all__ = ["CARD"]
@@ -19,6 +20,20 @@ _XED: Final = "trained by benchmarks/xed_heads.py on XED (github.com/Helsinki-NL
 
 def _films(language: str, size: int, sha256: str) -> Weights:
     return Weights(file=f"films_{language}.npz", source=_XED, licence="Apache-2.0", sha256=sha256, size=size)
+
+
+_SENTIMENT: Final = tuple(
+    Given(
+        name,
+        "derived",
+        "all 27 emotions of GoEmotions",
+        "positive classes less negative ones, spread over nine scores so that they rise with it",
+    )
+    for name in SENTIMENT
+)
+_TOXICITY: Final = tuple(
+    Given(name, "measured", name, "the label of the same name in Jigsaw's Toxic Comment data") for name in TOXICITY
+)
 
 
 def _figure(what: str, value: str, data: str = _COMMENTS, command: str = _PRINTS) -> Figure:
@@ -104,7 +119,7 @@ CARD: Final = Card(
         _films("ru", 53_049, "03f89baa325bcd68301aaadb6c6b82249f4728cde71838d0417020d433a63909"),
         _films("tr", 45_941, "df7033d232bb2649fe17015f8e111bac6c2cf139a215dc6b8b34bbf0c1996a2f"),
     ),
-    names=NAMES,
+    names=(*NAMES, *_SENTIMENT, *_TOXICITY),
     figures=(
         _figure("28 classes, macro-F1", "0.499"),
         _figure("28 classes, mean AUC", "0.919"),

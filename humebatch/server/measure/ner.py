@@ -95,7 +95,7 @@ def measurer(model: str) -> NerMeasurer:
         raise ValueError(f"this module measures ner, not {model}")
     from . import language
 
-    return NerMeasurer(language.emotions_of, names=language.CARD.names)
+    return NerMeasurer(language.emotions_of, names=language.NAMES)
 
 
 class NerMeasurer:

@@ -19,7 +19,7 @@ from ...predictions import TimeInterval
 from . import Unmeasurable
 from .speech import Segment, Transcript, Turn, Word
 
-__all__ = ["PAUSE", "joined", "of_speech", "of_text", "spans"]
+__all__ = ["PAUSE", "each_of_text", "joined", "of_speech", "of_text", "spans"]
 
 PAUSE: Final = 0.8
 """Seconds without a word that end an utterance: longer than the pauses within a sentence of the readings and dialogs
@@ -44,6 +44,15 @@ def joined(transcript: Transcript) -> str:
 def of_text(text: str, granularity: str) -> list[Segment]:
     """The segments of a text file, as `spans` finds them; they have no time and no speaker."""
     return [Segment(text=text[begin:end], begin=begin, end=end) for begin, end in spans(text, granularity)]
+
+
+def each_of_text(text: str, granularity: str) -> Iterator[Segment]:
+    """As `of_text`, one at a time: a long text has more words than fit in memory as segments."""
+    if granularity != "word":
+        yield from of_text(text, granularity)
+        return
+    for match in _WORD.finditer(text):
+        yield Segment(text=match.group(), begin=match.start(), end=match.end())
 
 
 def of_speech(transcript: Transcript, granularity: str, turns: Sequence[Turn], *, identify: bool) -> list[Segment]:
