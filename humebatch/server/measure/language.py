@@ -207,6 +207,7 @@ class Languages:
             self._mostly = most_of(zip(self._told, lengths, strict=True))
 
     def of(self, segment: Segment) -> str:
+        """The language of one segment; of a stretch of several sentences, that of most of the text."""
         number = bisect_right(self._sentences, segment.begin, key=itemgetter(0)) - 1
         if number < 0 or segment.end > self._sentences[number][1]:
             return self._mostly  # more than one sentence

@@ -148,7 +148,10 @@ CARD: Final = Card(
             command=_CONVERTS,
         ),
     ),
-    speed="",
+    speed=(
+        "with sentiment and toxicity, on one core of a machine with other work: 110 comments a second where each is a "
+        "file, 196 in one file"
+    ),
     limits=(
         'Negation is half understood ("I am not happy" keeps .18 of Joy, "I am happy" has .98), irony not at all.',
         "Relief and Realization are weak; a segment that no reading knows gets how frequent each class is.",

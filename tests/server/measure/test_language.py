@@ -281,6 +281,11 @@ def test_spans_are_ordered_disjoint_trimmed_and_cover_all_but_white_space(text: 
     assert text[edge:].strip() == ""
 
 
+@given(text=TEXTS, granularity=st.sampled_from(["word", "sentence", "conversational_turn"]))
+def test_segments_one_at_a_time_are_the_same(text: str, granularity: str) -> None:
+    assert list(segments.each_of_text(text, granularity)) == segments.of_text(text, granularity)
+
+
 # What is read, and what is refused
 
 
