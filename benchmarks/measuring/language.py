@@ -34,7 +34,7 @@ Line = tuple[str, str, str, str]
 Array = npt.NDArray[Any]
 
 _DEV: Final = "GoEmotions dev, 5,426 comments"
-_FILMS: Final = "XED, lines of films that nothing was learned or chosen on"
+_FILMS: Final = "XED, lines of films that nothing was trained on"
 _TIMED: Final = 2_000  # comments
 
 
