@@ -118,6 +118,19 @@ def test_serve_refuses_what_would_surprise(tmp_path: Path) -> None:
     assert "needs one" in public.err
 
 
+def test_models_says_what_measures_each_and_what_cannot_be_measured(tmp_path: Path) -> None:
+    listed = humebatch("models", "--measure", "fixed", "--measure", "face=nobody", cwd=tmp_path)
+    assert listed.code == 1
+    first_lines = [part.splitlines()[0] for part in listed.out.split("\n\n")]
+    assert first_lines[0].startswith("face: face is not measured: no measurer 'nobody' is installed")
+    assert first_lines[1].startswith("burst: fixed ")
+    assert all(line.endswith("(MADE-UP SCORES)") for line in first_lines[1:])
+    assert len(first_lines) == 6
+    wrong = humebatch("models", "voice", cwd=tmp_path)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "unknown model 'voice': expected face, burst" in wrong.err
+
+
 def test_help_and_version(tmp_path: Path) -> None:
     helped = humebatch("--help", cwd=tmp_path)
     assert helped.code == 0
