@@ -72,10 +72,10 @@ def test_a_bad_file_does_not_stop_the_others(media: Path, remote: dict[str, str]
     assert findings["photo.png"]["predictions"] == 1
 
 
-def test_an_unmeasured_model_is_told_and_decides_the_exit_code(media: Path) -> None:
+def test_a_model_that_measures_nothing_is_told_and_decides_the_exit_code(media: Path) -> None:
     named = humebatch("run", "a/clip.wav", "--models", "prosody", cwd=media)
     assert named.code == 1
-    assert "prosody is not measured" in named.err
+    assert "the audio cannot be decoded" in named.err
     assert "1 file: 0 measured, 0 in part, 1 not" in named.err
 
 
