@@ -7,15 +7,14 @@ from typing import Annotated
 import typer
 
 from ..errors import HumebatchError
-from ..server.children import ChildFailed, Children
-from ..server.measure.card import Card, Catalogue, Entry, catalogue
+from ..jobs import MODEL_NAMES
+from ..server.children import ChildFailed, list_models
+from ..server.measure.card import Card, Entry
 from ..server.measure.selection import Selection
 from .options import AsJson
 from .output import counted, emit, say
 
 __all__ = ["models"]
-
-_SECONDS = 120.0
 
 
 async def models(
@@ -30,10 +29,13 @@ async def models(
 
     A running server shows the same at GET /v0/models. Exit code 1 when a model cannot be measured.
     """
-    shown = await _catalogue(Selection.parse(measure or ["local"]))
+    if unknown := set(model or ()) - set(MODEL_NAMES):
+        raise typer.BadParameter(f"unknown model {sorted(unknown)[0]!r}: expected {', '.join(MODEL_NAMES)}")
+    try:
+        shown = await list_models(Selection.parse(measure or ["local"]))
+    except ChildFailed as error:
+        raise HumebatchError(f"the models cannot be listed: {error}") from error
     wanted = {name: entry for name, entry in shown.models.items() if not model or name in model}
-    if model and (unknown := set(model) - set(shown.models)):
-        raise typer.BadParameter(f"unknown model {sorted(unknown)[0]!r}: expected {', '.join(shown.models)}")
     if as_json:
         emit({"measure": shown.measure, "unmeasured": shown.unmeasured, "models": wanted})
     else:
@@ -42,18 +44,6 @@ async def models(
     if missing:
         say(f"Not measured on this machine: {', '.join(missing)}.")
     return 1 if missing else 0
-
-
-async def _catalogue(selection: Selection) -> Catalogue:
-    # In a process of its own, as the server does it: models are large, and theirs is other people's code.
-    children = Children(1, stall_seconds=_SECONDS)
-    try:
-        described = await children.describe(selection)
-    except ChildFailed as error:
-        raise HumebatchError(f"the models cannot be listed: {error}") from error
-    finally:
-        await children.aclose()
-    return catalogue(described.cards, described.missing, measure=str(selection), unmeasured=selection.unmeasured)
 
 
 def _lines(model: str, entry: Entry) -> list[str]:

@@ -32,7 +32,7 @@ from ..config import Secret
 from ..jobs import InferenceRequest, JobId, Status
 from . import artifacts
 from .callbacks import CallbackLimits, Outbox
-from .children import ChildFailed, Children, in_child
+from .children import Children, in_child, list_models
 from .echo import details_of, echo_of
 from .fetching import FetchLimits, fetcher
 from .filters import list_filter
@@ -41,7 +41,6 @@ from .guard import Guard
 from .idempotency import CAPABILITY, RETRY_SECONDS, UnderWay, job_of, key_of, keyed
 from .intake import LARGE, IntakeLimits, Refused, receive
 from .measure import APPLIES_TO, Selection, Unmeasurable
-from .measure.card import catalogue
 from .replies import gone, json_bytes, json_reply, refusal, unauthorized
 from .runner import Fetcher, Runner, RunnerLimits
 from .store import JobRow, Store
@@ -260,20 +259,8 @@ class _Service:
         """`GET /v0/models`, an extension: per model what measures it, with which weights and how well."""
         async with self._describing:
             if self._described is None:
-                self._described = await self._catalogue()
+                self._described = encode(await list_models(self._selection, device=self._device))
         return json_bytes(self._described)
-
-    async def _catalogue(self) -> bytes:
-        # In a process of its own: those that measure may be busy for hours.
-        children = Children(1, stall_seconds=self._running.file_seconds, device=self._device)
-        try:
-            described = await children.describe(self._selection)
-        except ChildFailed as error:
-            raise RuntimeError(f"the models cannot be listed: {error}") from error
-        finally:
-            await children.aclose()
-        shown = {"measure": str(self._selection), "unmeasured": self._selection.unmeasured}
-        return encode(catalogue(described.cards, described.missing, **shown))
 
     async def submit(self, request: web.Request) -> web.Response:
         """`POST /v0/batch/jobs`: everything is on disk and in the database before the 200."""

@@ -23,12 +23,13 @@ from anyio.streams.buffered import BufferedByteReceiveStream
 from .._wire.codec import encode
 from ..config import API_KEY_VARIABLE
 from .measure import Unmeasurable
+from .measure.card import Catalogue, catalogue
 from .measure.device import DEVICE_VARIABLE, THREADS_VARIABLE
 from .measure.running import Describe, Described, Ended, Measure, Told
 from .measure.selection import Selection
 from .processes import guard_child
 
-__all__ = ["ChildFailed", "Children", "in_child"]
+__all__ = ["ChildFailed", "Children", "in_child", "list_models"]
 
 T = TypeVar("T")
 
@@ -154,6 +155,19 @@ async def _end(child: _Child) -> None:
         child.process.kill()
     with anyio.CancelScope(shield=True):
         await child.process.aclose()
+
+
+async def list_models(selection: Selection, *, device: str = "auto") -> Catalogue:
+    """What measures each model, told by a process of its own: those that measure may be busy for hours.
+
+    Raises `ChildFailed`.
+    """
+    children = Children(1, stall_seconds=_DESCRIBE_SECONDS, device=device)
+    try:
+        described = await children.describe(selection)
+    finally:
+        await children.aclose()
+    return catalogue(described.cards, described.missing, measure=str(selection), unmeasured=selection.unmeasured)
 
 
 async def in_child(

@@ -72,10 +72,10 @@ def test_a_bad_file_does_not_stop_the_others(media: Path, remote: dict[str, str]
     assert findings["photo.png"]["predictions"] == 1
 
 
-def test_an_unmeasured_model_is_told_and_decides_the_exit_code(media: Path) -> None:
+def test_a_model_that_measures_nothing_is_told_and_decides_the_exit_code(media: Path) -> None:
     named = humebatch("run", "a/clip.wav", "--models", "prosody", cwd=media)
     assert named.code == 1
-    assert "prosody is not measured" in named.err
+    assert "the audio cannot be decoded" in named.err
     assert "1 file: 0 measured, 0 in part, 1 not" in named.err
 
 
@@ -116,6 +116,19 @@ def test_serve_refuses_what_would_surprise(tmp_path: Path) -> None:
     public = humebatch("serve", "--host", "0.0.0.0", "--port", "0", cwd=tmp_path)
     assert public.code == 2
     assert "needs one" in public.err
+
+
+def test_models_says_what_measures_each_and_what_cannot_be_measured(tmp_path: Path) -> None:
+    listed = humebatch("models", "--measure", "fixed", "--measure", "face=nobody", cwd=tmp_path)
+    assert listed.code == 1
+    first_lines = [part.splitlines()[0] for part in listed.out.split("\n\n")]
+    assert first_lines[0].startswith("face: face is not measured: no measurer 'nobody' is installed")
+    assert first_lines[1].startswith("burst: fixed ")
+    assert all(line.endswith("(MADE-UP SCORES)") for line in first_lines[1:])
+    assert len(first_lines) == 6
+    wrong = humebatch("models", "voice", cwd=tmp_path)
+    assert (wrong.code, wrong.out) == (2, "")
+    assert "unknown model 'voice': expected face, burst" in wrong.err
 
 
 def test_help_and_version(tmp_path: Path) -> None:

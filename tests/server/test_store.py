@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 import humebatch as hb
+from humebatch.server import store as store_module
 from humebatch.server.store import SCHEMA_VERSION, JobKey, JobRow, ListFilter, Store
 
 STATUSES = ("QUEUED", "IN_PROGRESS", "COMPLETED", "FAILED")
@@ -440,6 +441,12 @@ def contents(folder: Path) -> list[Any]:
         return [database.execute(f"SELECT * FROM {table} ORDER BY seq").fetchall() for table in ("job", "callback")]
 
 
+def with_files_done(found: list[Any]) -> list[Any]:
+    """What version 4 makes of these contents."""
+    jobs, callbacks = found
+    return [[(*job, 0) for job in jobs], callbacks]
+
+
 def schema(folder: Path) -> Any:
     with contextlib.closing(sqlite3.connect(folder / "jobs.db")) as database:
         names = [name for (name,) in database.execute("SELECT name FROM sqlite_schema WHERE type = 'table' ORDER BY 1")]
@@ -453,14 +460,31 @@ def test_a_database_of_version_2(tmp_path: Path) -> None:
         database.executescript(VERSION_2)
     before = contents(tmp_path)
     with contextlib.closing(Store(tmp_path)) as store:
-        assert contents(tmp_path) == before
+        assert contents(tmp_path) == with_files_done(before)
         assert (row(store, "done").num_predictions, row(store, "waiting", "b").status) == (4, "QUEUED")
         assert job_with(store, "k") is None
         accept_keyed(store, "new", "k")
         assert job_with(store, "k") == "new"
     Store(tmp_path / "new").close()
     assert schema(tmp_path) == schema(tmp_path / "new")
-    assert schema(tmp_path)[0] == (SCHEMA_VERSION,) == (3,)
+    assert schema(tmp_path)[0] == (SCHEMA_VERSION,) == (4,)
+
+
+def test_a_database_of_version_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("humebatch.server.store._STEPS", store_module._STEPS[:3])
+    monkeypatch.setattr("humebatch.server.store.SCHEMA_VERSION", 3)
+    with contextlib.closing(sqlite3.connect(tmp_path / "jobs.db")) as database:
+        database.executescript(VERSION_2)
+    Store(tmp_path).close()
+    assert schema(tmp_path)[0] == (3,)
+    before = contents(tmp_path)
+    monkeypatch.undo()
+    with contextlib.closing(Store(tmp_path)) as store:
+        assert contents(tmp_path) == with_files_done(before)
+        assert row(store, "done").files_done == 0
+        assert store.claim(now_ms=6, measure="local") is not None
+        store.progress("waiting", files_done=3)
+        assert row(store, "waiting", "b").files_done == 3
 
 
 def test_a_crash_on_the_way_to_version_3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -473,7 +497,7 @@ def test_a_crash_on_the_way_to_version_3(tmp_path: Path, monkeypatch: pytest.Mon
     assert (contents(tmp_path), schema(tmp_path)) == before
     monkeypatch.undo()
     Store(tmp_path).close()
-    assert contents(tmp_path) == before[0]
+    assert contents(tmp_path) == with_files_done(before[0])
 
 
 # ---- lists, against a plain model ---------------------------------------------------------------

@@ -81,11 +81,11 @@ class RowFile:
             for one in scores:
                 if not math.isfinite(one.score):
                     raise ContractBroken(f"the score of {one.name!r} in {field} is {one.score}, not a finite number")
-            if self._zero and len(scores) < len(vocabulary):
+            if self._zero:
+                # In the service's order, for programs that read scores by position.
                 given = {one.name: one for one in scores}
-                filled = Scores(given.get(name) or Score(name, 0.0) for name in vocabulary)
-                setattr(prediction, field, filled)
-                self.filled = True
+                setattr(prediction, field, Scores(given.get(name) or Score(name, 0.0) for name in vocabulary))
+                self.filled = self.filled or not given.keys() >= set(vocabulary)
         row = as_json(prediction)
         try:
             # NaN becomes null, and one row that nobody can read would make the whole answer unreadable.
