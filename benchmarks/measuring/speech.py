@@ -168,13 +168,13 @@ def score(spoken: Sequence[Turn], found: Sequence[Turn]) -> Score:
     pairs = np.zeros((max(truth.max(), 0) + 1, max(guess.max(), 0) + 1))
     np.add.at(pairs, (truth[both], guess[both]), 1)
     return Score(
-        confused=(pairs.sum() - _most(pairs)) / speech,
+        confused=(pairs.sum() - most(pairs)) / speech,
         missed=int(((truth >= 0) & (guess < 0)).sum()) / speech,
         false=int(((truth < 0) & (guess >= 0)).sum()) / speech,
     )
 
 
-def _most(pairs: np.ndarray) -> float:
+def most(pairs: np.ndarray) -> float:
     """The greatest sum of one entry per row and column: all assignments of the smaller side are tried."""
     few = pairs if pairs.shape[0] <= pairs.shape[1] else pairs.T
     return max(
@@ -198,7 +198,7 @@ def _dialog(voices: dict[str, list[Utterance]], count: int, rng: random.Random, 
         speaker = number if number < count else rng.choice([one for one in range(count) if one != last])
         last = speaker
         for one in rng.sample(voices[people[speaker]], rng.choice([1, 2])):
-            samples = _trimmed(decode(str(one.path), work / "utterance", 16_000).read())
+            samples = trimmed(decode(str(one.path), work / "utterance", 16_000).read())
             spoken.append(Turn(at / 16_000, (at + len(samples)) / 16_000, speaker, 1.0))
             pause = noise.normal(0, 1e-4, int(rng.uniform(0.15, 0.6) * 16_000)).astype(np.float32)
             pieces += [samples * np.float32(0.5 / np.abs(samples).max()), pause]
@@ -208,7 +208,7 @@ def _dialog(voices: dict[str, list[Utterance]], count: int, rng: random.Random, 
     return Sound(path, 16_000), spoken
 
 
-def _trimmed(samples: Samples) -> Samples:
+def trimmed(samples: Samples) -> Samples:
     """Without what is more than 35 dB below the loudest 10 ms at both ends."""
     hops = samples[: len(samples) // 160 * 160].reshape(-1, 160)
     loudness = 10 * np.log10((hops**2).mean(axis=1) + 1e-12)

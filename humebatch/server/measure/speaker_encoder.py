@@ -76,7 +76,8 @@ class SpeakerEncoder:
                 hidden = leave * np.tanh(cell)
                 inputs[:, step] = hidden
         last: Floats = np.maximum(inputs[:, -1] @ self._linear.T + self._bias, 0)
-        return last / np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9)
+        result: Floats = last / np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9)
+        return result
 
 
 def _sigmoid(values: Floats) -> Floats:
@@ -110,7 +111,11 @@ class _Tensor(NamedTuple):
     shape: tuple[int, ...]
 
 
-_STORED: Final = {"FloatStorage": np.dtype("<f4"), "DoubleStorage": np.dtype("<f8"), "LongStorage": np.dtype("<i8")}
+_STORED: Final[dict[str, np.dtype[Any]]] = {
+    "FloatStorage": np.dtype("<f4"),
+    "DoubleStorage": np.dtype("<f8"),
+    "LongStorage": np.dtype("<i8"),
+}
 
 
 class _Reader(pickle.Unpickler):

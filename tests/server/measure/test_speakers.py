@@ -159,6 +159,7 @@ def test_a_weights_file_that_asks_for_more_than_tensors_is_refused(tmp_path: Pat
             return print, ("run",)
 
     path = tmp_path / "evil.pt"
-    path.write_bytes(b"".join(pickle.dumps(one) for one in (1, 2, 3, {"model_state": Evil()}, [])))
+    content: list[object] = [1, 2, 3, {"model_state": Evil()}, []]
+    path.write_bytes(b"".join(pickle.dumps(one) for one in content))
     with pytest.raises(pickle.UnpicklingError, match=r"builtins\.print"):
         tensors(path)
