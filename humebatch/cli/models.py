@@ -58,7 +58,7 @@ def _lines(model: str, entry: Entry) -> list[str]:
         if names:
             lines.append(f"  {kind:9} {len(names)}: {', '.join(names)}")
     for field, names in entry.absent.items():
-        if names:
+        if names and not card.made_up:
             lines.append(f"  absent    {counted(len(names), 'name')} of {field}: {', '.join(names)}")
     for figure in card.figures:
         lines.append(f"  accuracy  {figure.what}: {figure.value} ({figure.data}; {figure.command})")

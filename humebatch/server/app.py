@@ -258,9 +258,14 @@ class _Service:
     async def models(self, _request: web.Request) -> web.Response:
         """`GET /v0/models`, an extension: per model what measures it, with which weights and how well."""
         async with self._describing:
-            if self._described is None:
-                self._described = encode(await list_models(self._selection, device=self._device))
-        return json_bytes(self._described)
+            if self._described is not None:
+                return json_bytes(self._described)
+            shown = await list_models(self._selection, device=self._device)
+            listed = encode(shown)
+            # What is missing may be there the next time: weights can be fetched while the server runs.
+            if all(entry.missing is None for entry in shown.models.values()):
+                self._described = listed
+        return json_bytes(listed)
 
     async def submit(self, request: web.Request) -> web.Response:
         """`POST /v0/batch/jobs`: everything is on disk and in the database before the 200."""

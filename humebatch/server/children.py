@@ -45,6 +45,10 @@ class ChildFailed(Exception):
     """A measuring process died, or did nothing for too long and was stopped. The text says which, without a name."""
 
 
+class _DiedIdle(ChildFailed):
+    """A process that had measured before was gone before it said anything about this file."""
+
+
 class _Child:
     """A measuring process that runs, and its two pipes."""
 
@@ -54,6 +58,7 @@ class _Child:
         self.process = process
         self.stdin: ByteSendStream = process.stdin
         self.lines = BufferedByteReceiveStream(process.stdout)
+        self.used = False
         self.retire: asyncio.TimerHandle | None = None
 
 
@@ -94,31 +99,25 @@ class Children:
             await _end(self._idle.pop())
 
     async def _ask(self, request: Measure | Describe, seconds: float, told: Callable[[Told], None]) -> None:
-        async with self._limiter, self._child() as child:
+        async with self._limiter:
             try:
-                await child.stdin.send(encode(request) + b"\n")
-                while True:
-                    with anyio.fail_after(seconds):
-                        step = _told.decode(await child.lines.receive_until(b"\n", _LONGEST_LINE))
-                    told(step)
-                    if isinstance(step, Ended):
-                        return
-            except TimeoutError:
-                raise ChildFailed(f"it made no progress for {seconds:g} s and was stopped") from None
-            except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead):
-                raise ChildFailed("the worker crashed; the file may be damaged") from None
-            except (anyio.DelimiterNotFound, msgspec.DecodeError, UnicodeDecodeError):
-                raise ChildFailed("what the worker said of its progress cannot be read, and it was stopped") from None
+                async with self._child(self._take_idle()) as child:
+                    await _converse(child, request, seconds, told)
+            except _DiedIdle:
+                # It died while it waited for work: this file has nothing to do with that.
+                async with self._child(None) as child:
+                    await _converse(child, request, seconds, told)
 
     @asynccontextmanager
-    async def _child(self) -> AsyncIterator[_Child]:
-        child = self._take_idle() or await self._start()
+    async def _child(self, idle: _Child | None) -> AsyncIterator[_Child]:
+        child = idle or await self._start()
         try:
             yield child
         except BaseException:
             # Also when it is cancelled: a process in the middle of a file is of no use for the next one.
             await _end(child)
             raise
+        child.used = True
         self._idle.append(child)
         child.retire = asyncio.get_running_loop().call_later(_IDLE_SECONDS, self._retire, child)
 
@@ -146,6 +145,26 @@ class Children:
             env=self._environment,
         )
         return _Child(process)
+
+
+async def _converse(child: _Child, request: Measure | Describe, seconds: float, told: Callable[[Told], None]) -> None:
+    heard = False
+    try:
+        await child.stdin.send(encode(request) + b"\n")
+        while True:
+            with anyio.fail_after(seconds):
+                step = _told.decode(await child.lines.receive_until(b"\n", _LONGEST_LINE))
+            heard = True
+            told(step)
+            if isinstance(step, Ended):
+                return
+    except TimeoutError:
+        raise ChildFailed(f"it made no progress for {seconds:g} s and was stopped") from None
+    except (anyio.BrokenResourceError, anyio.ClosedResourceError, anyio.EndOfStream, anyio.IncompleteRead):
+        kind = _DiedIdle if child.used and not heard else ChildFailed
+        raise kind("the worker crashed; the file may be damaged") from None
+    except (anyio.DelimiterNotFound, msgspec.DecodeError, UnicodeDecodeError):
+        raise ChildFailed("what the worker said of its progress cannot be read, and it was stopped") from None
 
 
 async def _end(child: _Child) -> None:

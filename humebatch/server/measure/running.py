@@ -140,9 +140,9 @@ def measure_file(
         rejected: str | None = None
         for model in applicable:
             tell(Begun(model))
-            recording.progress = _Progress(model, tell)
+            recording.progress = progress = _Progress(model, tell)
             try:
-                _measure_model(model, recording, wanted[model], selection, folder, tell)
+                _measure_model(model, recording, wanted[model], selection, folder, tell, progress.still)
             except TranscriptRejected as error:
                 # An error of the file: it is the same for every model that needs the transcript.
                 if rejected is None:
@@ -167,8 +167,14 @@ class _Progress:
         self._model = model
         self._tell = tell
         self._next = 0.0
+        self._reached = 0.0
+
+    def still(self) -> None:
+        """It is at work, and no further than it said: each row is a sign of life."""
+        self(self._reached)
 
     def __call__(self, second: float) -> None:
+        self._reached = second
         now = time.monotonic()
         if now >= self._next:
             self._next = now + _TELL_SECONDS
@@ -176,7 +182,13 @@ class _Progress:
 
 
 def _measure_model(
-    model: str, recording: Recording, config: Any, selection: Selection, folder: Path, tell: Callable[[Told], None]
+    model: str,
+    recording: Recording,
+    config: Any,
+    selection: Selection,
+    folder: Path,
+    tell: Callable[[Told], None],
+    alive: Callable[[], None],
 ) -> None:
     measurer = load(model, selection.of(model))
     rows = RowFile(folder, model, selection.unmeasured)
@@ -185,7 +197,7 @@ def _measure_model(
     try:
         metadata = None
         try:
-            metadata = _write(measurer, recording, config, rows, notes)
+            metadata = _write(measurer, recording, config, rows, notes, alive)
         except Unmeasurable as error:
             if not rows.rows:
                 raise
@@ -207,13 +219,19 @@ _FILLED: Final = (
 
 
 def _write(
-    measurer: Measurer, recording: Recording, config: Any, rows: RowFile, notes: list[str]
+    measurer: Measurer,
+    recording: Recording,
+    config: Any,
+    rows: RowFile,
+    notes: list[str],
+    alive: Callable[[], None],
 ) -> TranscriptionMetadata | None:
     metadata = None
     for finding in measurer.measure(recording, config):
         match finding:
             case Row(group, prediction):
                 rows.add(group, prediction)
+                alive()
             case Note(message):
                 notes.append(message)
             case Attachment(group, name, data):

@@ -33,7 +33,7 @@ SECONDS: Final = 1.6
 
 _FRAME, _HOP, _BANDS, _UNITS = 400, 160, 40, 256
 _LOUDNESS: Final = 10 ** (-30 / 20)  # quieter speech is raised to -30 dB of full scale
-_BATCH: Final = 64  # windows at a time: 64 MB at most
+_BATCH: Final = 32  # windows at a time: some 40 MB
 
 
 class SpeakerEncoder:
@@ -70,13 +70,15 @@ class SpeakerEncoder:
             inputs = np.empty((*given.shape[:2], _UNITS), np.float32)
             recurrent = np.ascontiguousarray(hidden_weight.T)
             for step in range(given.shape[1]):
-                gates = given[:, step] + hidden @ recurrent
+                gates = (given[:, step] + hidden @ recurrent).astype(np.float32, copy=False)
                 enter, forget, leave = (_sigmoid(gates[:, at * _UNITS : (at + 1) * _UNITS]) for at in (0, 1, 3))
                 cell = forget * cell + enter * np.tanh(gates[:, 2 * _UNITS : 3 * _UNITS])
                 hidden = leave * np.tanh(cell)
                 inputs[:, step] = hidden
         last: Floats = np.maximum(inputs[:, -1] @ self._linear.T + self._bias, 0)
-        result: Floats = last / np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9)
+        lengths = np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9).astype(np.float32, copy=False)
+        # pyright takes a quotient for float64, mypy takes it for Any.
+        result: Floats = np.asarray(last / lengths, np.float32)
         return result
 
 
