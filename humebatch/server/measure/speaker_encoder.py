@@ -77,8 +77,8 @@ class SpeakerEncoder:
                 inputs[:, step] = hidden
         last: Floats = np.maximum(inputs[:, -1] @ self._linear.T + self._bias, 0)
         lengths = np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9).astype(np.float32, copy=False)
-        # pyright takes a quotient for float64, mypy takes it for Any.
-        result: Floats = np.asarray(last / lengths, np.float32)
+        # pyright takes the quotient of two float32 arrays for float64.
+        result: Floats = last / lengths  # pyright: ignore[reportAssignmentType]
         return result
 
 
