@@ -76,14 +76,14 @@ class SpeakerEncoder:
                 hidden = leave * np.tanh(cell)
                 inputs[:, step] = hidden
         last: Floats = np.maximum(inputs[:, -1] @ self._linear.T + self._bias, 0)
-        lengths = np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9).astype(np.float32, copy=False)
-        # pyright takes the quotient of two float32 arrays for float64.
-        result: Floats = last / lengths  # pyright: ignore[reportAssignmentType]
+        lengths: Floats = np.maximum(np.linalg.norm(last, axis=1, keepdims=True), 1e-9).astype(np.float32, copy=False)
+        result: Floats = last / lengths
         return result
 
 
 def _sigmoid(values: Floats) -> Floats:
-    result: Floats = 0.5 + 0.5 * np.tanh(0.5 * values)
+    half = np.float32(0.5)
+    result: Floats = half + half * np.tanh(half * values)
     return result
 
 
