@@ -47,11 +47,13 @@ _request_decoder = msgspec.json.Decoder(InferenceRequest)
 class RunnerLimits(msgspec.Struct, frozen=True, kw_only=True):
     """`workers`: jobs, and files, measured at once. `attempts`: how often a job is begun when the server goes down.
 
-    `file_seconds`: how long a process may measure, or unpack, without getting any further.
+    `file_seconds`: how long a process may measure, or unpack, without getting any further. `fetch_seconds`: how long
+    all URLs of a job together may take, because a job holds one of the workers while it waits for them.
     """
 
     workers: int = os.cpu_count() or 1
     file_seconds: float = 900.0
+    fetch_seconds: float = 3600.0
     attempts: int = 3
     archives: ArchiveLimits = ArchiveLimits()
 
@@ -74,6 +76,8 @@ class _Job(msgspec.Struct):
     draft: Draft
     errors: list[ResultError] = []
     files_done: int = 0
+    fetching: float = 0.0
+    """Seconds that its URLs took so far."""
     recorded: int = 0
     """`files_done` as the store has it."""
     recorded_at: float = 0.0
@@ -272,7 +276,7 @@ class Runner:
         for number, url in enumerate(job.request.urls or ()):
             source = Source(type="url", url=url)
             try:
-                media = await self._fetched(job.id, number, url)
+                media = await self._fetched(job, number, url)
             except Unmeasurable as error:
                 yield _Broken(source, str(error))
                 continue
@@ -324,11 +328,21 @@ class Runner:
                 yield msgspec.structs.replace(member, path=str(kept))
         await anyio.to_thread.run_sync(self._folders.forget_archive, path)
 
-    async def _fetched(self, job_id: str, number: int, url: str) -> Media:
+    async def _fetched(self, job: _Job, number: int, url: str) -> Media:
         if self._fetch is None:
             raise Unmeasurable("this server does not fetch URLs: download the file and send it itself")
-        target = await anyio.to_thread.run_sync(self._folders.fetched, job_id, number)
-        return await self._fetch(url, target)
+        target = await anyio.to_thread.run_sync(self._folders.fetched, job.id, number)
+        started = time.monotonic()
+        try:
+            with anyio.fail_after(max(0.0, self._limits.fetch_seconds - job.fetching)):
+                return await self._fetch(url, target)
+        except TimeoutError:
+            raise Unmeasurable(
+                f"not fetched: the URLs of this job took longer than {self._limits.fetch_seconds:g} s together; "
+                "send the others in another job"
+            ) from None
+        finally:
+            job.fetching += time.monotonic() - started
 
     async def _measure(self, job: _Job, file: _File) -> None:
         """Measure one file; whatever happens becomes part of its results."""

@@ -390,6 +390,23 @@ async def test_a_server_that_is_slow_without_a_pause(tmp_path: Path) -> None:
         assert len(there.asked) == 1
 
 
+async def test_the_urls_of_a_job_share_a_time_limit() -> None:
+    async with (
+        site(dripping) as there,
+        running_server(fetch=True, fetch_allow=["127.0.0.1"], running=RunnerLimits(fetch_seconds=0.3)) as server,
+        hb.BatchClient(base_url=server.base_url, api_key=server.api_key, poll=POLL) as client,
+    ):
+        urls = [f"{there.url}/{number}.txt" for number in range(50)]
+        job = await client.submit(hb.Submission(urls=urls, text=["Hello."], models=LANGUAGE))
+        await job.wait(timeout=60)
+        *sources, text = await job.predictions()
+    assert len(sources) == 50
+    assert all("took longer than 0.3 s together" in str(source.error) for source in sources)
+    assert len(there.asked) < 50
+    assert text.results is not None
+    assert text.results.errors == []
+
+
 async def test_cancellation_leaves_nothing(tmp_path: Path, stray_exceptions: object) -> None:
     async with site(silent) as there:
         task = asyncio.create_task(fetched(there.url, tmp_path))
