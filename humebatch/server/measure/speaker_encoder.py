@@ -33,7 +33,7 @@ SECONDS: Final = 1.6
 
 _FRAME, _HOP, _BANDS, _UNITS = 400, 160, 40, 256
 _LOUDNESS: Final = 10 ** (-30 / 20)  # quieter speech is raised to -30 dB of full scale
-_BATCH: Final = 64  # windows at a time: 64 MB at most
+_BATCH: Final = 32  # windows at a time: some 40 MB
 
 
 class SpeakerEncoder:
@@ -70,7 +70,7 @@ class SpeakerEncoder:
             inputs = np.empty((*given.shape[:2], _UNITS), np.float32)
             recurrent = np.ascontiguousarray(hidden_weight.T)
             for step in range(given.shape[1]):
-                gates = given[:, step] + hidden @ recurrent
+                gates: Floats = np.add(given[:, step], hidden @ recurrent)
                 enter, forget, leave = (_sigmoid(gates[:, at * _UNITS : (at + 1) * _UNITS]) for at in (0, 1, 3))
                 cell = forget * cell + enter * np.tanh(gates[:, 2 * _UNITS : 3 * _UNITS])
                 hidden = leave * np.tanh(cell)
@@ -81,7 +81,8 @@ class SpeakerEncoder:
 
 
 def _sigmoid(values: Floats) -> Floats:
-    result: Floats = 0.5 + 0.5 * np.tanh(0.5 * values)
+    half = np.float32(0.5)
+    result: Floats = half + half * np.tanh(half * values)
     return result
 
 

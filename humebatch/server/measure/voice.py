@@ -27,7 +27,7 @@ FRAME: Final = 512 / RATE
 
 _STEP: Final = 512
 _CONTEXT: Final = 64  # samples of the frame before that the model sees as well
-_BLOCK: Final = 2048 * _STEP  # samples read at once: 65 s, 4 MB
+_BLOCK: Final = 512 * _STEP  # samples read at once: 16 s
 _LEAVE: Final = 0.15  # speech ends where the probability falls this far below what began it
 
 _heard: WeakKeyDictionary[Sound, Samples] = WeakKeyDictionary()

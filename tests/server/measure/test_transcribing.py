@@ -112,7 +112,8 @@ def noise(seconds: float) -> Samples:
 
 def chord(seconds: float) -> Samples:
     moments = np.arange(int(seconds * RATE))[:, None] / RATE
-    return np.sin(2 * np.pi * moments * [220, 277, 330]).mean(axis=1).astype(np.float32) / 2
+    tones: Samples = np.sin(2 * np.pi * moments * [220, 277, 330]).mean(axis=1).astype(np.float32) / 2
+    return tones
 
 
 @pytest.mark.parametrize(
