@@ -70,7 +70,7 @@ class SpeakerEncoder:
             inputs = np.empty((*given.shape[:2], _UNITS), np.float32)
             recurrent = np.ascontiguousarray(hidden_weight.T)
             for step in range(given.shape[1]):
-                gates = (given[:, step] + hidden @ recurrent).astype(np.float32, copy=False)
+                gates: Floats = np.add(given[:, step], hidden @ recurrent)
                 enter, forget, leave = (_sigmoid(gates[:, at * _UNITS : (at + 1) * _UNITS]) for at in (0, 1, 3))
                 cell = forget * cell + enter * np.tanh(gates[:, 2 * _UNITS : 3 * _UNITS])
                 hidden = leave * np.tanh(cell)
