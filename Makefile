@@ -13,7 +13,7 @@ demo: .venv/ready
 	@$(BIN)/humebatch weights --fetch
 	@$(BIN)/python -m examples.demo_media build/demo-media
 	@cd build && ../$(BIN)/humebatch run demo-media --out $(CURDIR)/build/demo-out \
-	    --models '{"face": {"facs": {}, "identify_faces": true}, "burst": {}, "ner": {}, "prosody": {}, "language": {"granularity": "sentence", "sentiment": {}, "toxicity": {}}}' \
+	    --models '{"face": {"facs": {}, "identify_faces": true}, "burst": {}, "ner": {}, "prosody": {"identify_speakers": true}, "language": {"granularity": "sentence", "sentiment": {}, "toxicity": {}, "identify_speakers": true}}' \
 	    || test $$? -eq 1
 	@$(BIN)/humebatch report build/demo-out --out build/demo-report.html --open
 
