@@ -26,12 +26,11 @@ import numpy as np
 import numpy.typing as npt
 
 from . import voice
-from .card import Card, Figure, Weights
 from .sound import Sound
 from .speaker_encoder import SECONDS, encoder
 from .speech import Turn
 
-__all__ = ["CARD", "SHORTEST", "speakers", "turns"]
+__all__ = ["SHORTEST", "speakers", "turns"]
 
 Floats = npt.NDArray[np.float32]
 
@@ -46,57 +45,6 @@ _MOST: Final = 800  # windows that are compared with each other
 _CHANGE: Final = 0.3  # what a change of speaker costs, in similarity; half after a pause
 _BREATH: Final = 0.5  # seconds without speech within one turn
 _TEMPERATURE: Final = 0.05  # turns similarities into confidence: .94 on average where .95 of the turns were right
-
-
-_COMMAND: Final = "python -m benchmarks.measuring speech"
-
-CARD: Final = Card(
-    model="speakers",
-    measurer="ge2e-linkage",
-    version="1",
-    summary="tells speakers apart by the embeddings of short windows of speech, grouped by average linkage",
-    weights=(
-        Weights(
-            file="speaker_encoder.pt",
-            source="resemblyzer 0.1.4",
-            licence="Apache-2.0 (Resemble AI)",
-            sha256="39373b86598fa3da9fcddee6142382efe09777e8d37dc9c0561f41f0070f134e",
-            size=17_090_379,
-        ),
-    ),
-    figures=(
-        Figure(
-            what="speaker confusion, count given",
-            value="11.7 % (goal 8 %)",
-            data="16 dialogs of 2 to 4 people spliced from EmoTale English, acted emotion",
-            command=_COMMAND,
-        ),
-        Figure(
-            what="speaker confusion, count unknown",
-            value="18.1 % (goal 12 %), count right in 8 of 16",
-            data="16 dialogs of 2 to 4 people spliced from EmoTale English, acted emotion",
-            command=_COMMAND,
-        ),
-        Figure(
-            what="speaker confusion, count given",
-            value="6.3 %",
-            data="16 dialogs of 2 to 4 people spliced from EmoTale Danish, acted emotion",
-            command=_COMMAND,
-        ),
-        Figure(
-            what="speaker confusion, count unknown",
-            value="13.4 % (goal 12 %), count right in 9 of 16",
-            data="16 dialogs of 2 to 4 people spliced from EmoTale Danish, acted emotion",
-            command=_COMMAND,
-        ),
-    ),
-    speed="88 to 107× real time of one core",
-    limits=(
-        "how many speakers there are is the hard part: give the number where it is known",
-        "people who talk at once are one speaker",
-        "turns shorter than a second are often given to a neighbour; who changes the voice very much can be two people",
-    ),
-)
 
 
 def turns(sound: Sound, *, total: int | None = None, maximum: int | None = None) -> list[Turn]:
