@@ -36,10 +36,12 @@ async def models(
     except ChildFailed as error:
         raise HumebatchError(f"the models cannot be listed: {error}") from error
     wanted = {name: entry for name, entry in shown.models.items() if not model or name in model}
+    shared = {} if model else shown.shared
     if as_json:
-        emit({"measure": shown.measure, "unmeasured": shown.unmeasured, "models": wanted})
+        emit({"measure": shown.measure, "unmeasured": shown.unmeasured, "models": wanted, "shared": shared})
     else:
-        typer.echo("\n\n".join("\n".join(_lines(name, entry)) for name, entry in wanted.items()))
+        entries = [*wanted.items(), *((name, Entry(card=card, absent={})) for name, card in shared.items())]
+        typer.echo("\n\n".join("\n".join(_lines(name, entry)) for name, entry in entries))
     missing = [name for name, entry in wanted.items() if entry.missing is not None]
     if missing:
         say(f"Not measured on this machine: {', '.join(missing)}.")

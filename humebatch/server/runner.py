@@ -28,9 +28,10 @@ from ..predictions import ResultError, Source
 from .children import ChildFailed, Children
 from .folders import Folders
 from .measure import Media, Selection, Unmeasurable
-from .measure.running import Begun, Failed, Found, Measure, Opened, Reached, Told
+from .measure.running import Measure, Reached, Told
 from .media import ArchiveLimits, is_archive, single
 from .results import Draft
+from .steps import Begin, Broken, End, File, Step
 from .store import JobRow, Store
 from .unpacking import unpacked
 
@@ -82,69 +83,6 @@ class _Job(msgspec.Struct):
     """`files_done` as the store has it."""
     recorded_at: float = 0.0
     """When that was, by the monotonic clock."""
-
-
-class _Begin(msgspec.Struct):
-    """A source begins."""
-
-    source: Source
-
-
-class _End(msgspec.Struct):
-    """A source ends; `error`: what broke it off, and which file that was."""
-
-    error: ResultError | None = None
-
-
-class _Broken(msgspec.Struct):
-    """A source of which nothing can be measured."""
-
-    source: Source
-    error: str
-
-
-class _File(msgspec.Struct):
-    """A file of the current source, and what its measuring has told so far."""
-
-    media: Media
-    folder: Path
-    ready: anyio.Event
-    begun: list[str] = []
-    """Models that were tried, the last one at the end."""
-    logged_at: float = 0.0
-    applicable: list[str] | None = None
-    found: dict[str, Found] = {}
-    errors: list[Failed] = []
-
-    def take(self, told: Told) -> None:
-        """One step of the process that measures it."""
-        match told:
-            case Opened(file_type, models):
-                # A second process, after a crash, is asked for one model only.
-                if self.applicable is None:
-                    self.applicable = models
-                    self.media = msgspec.structs.replace(self.media, file_type=file_type)
-            case Begun(model):
-                self.begun.append(model)
-            case Found(model):
-                self.found[model] = told
-            case Failed() if told not in self.errors:
-                # After a crash each further process says again what is wrong with the file as a whole.
-                self.errors.append(told)
-
-    def blame(self, error: ChildFailed) -> str | None:
-        """The process died or was stopped in the middle of something: the model that it was about, if any."""
-        model = self.begun[-1] if self.begun else None
-        what = "opening the file" if model is None else f"measuring {model}"
-        self.errors.append(Failed(model, f"{what} failed: {error}"))
-        return model
-
-    def remaining(self) -> list[str]:
-        """The models that were not tried."""
-        return [model for model in self.applicable or () if model not in self.begun]
-
-
-_Step = _Begin | _End | _Broken | _File
 
 
 class Runner:
@@ -256,29 +194,29 @@ class Runner:
 
     async def _measured_and_written(self, job: _Job) -> None:
         """Measure files as they come, a few ahead of the one that is written next."""
-        pending: deque[_Step] = deque()
+        pending: deque[Step] = deque()
         ahead = 0
         async with contextlib.aclosing(self._steps(job)) as steps, anyio.create_task_group() as group:
             async for step in steps:
                 pending.append(step)
-                if isinstance(step, _File):
+                if isinstance(step, File):
                     ahead += 1
                     group.start_soon(self._measure, job, step)
                 while ahead > self._limits.workers:
                     written = pending.popleft()
-                    ahead -= isinstance(written, _File)
+                    ahead -= isinstance(written, File)
                     await self._write(job, written)
             while pending:
                 await self._write(job, pending.popleft())
 
-    async def _steps(self, job: _Job) -> AsyncGenerator[_Step]:
+    async def _steps(self, job: _Job) -> AsyncGenerator[Step]:
         """The job's sources and files in the order of the results."""
         for number, url in enumerate(job.request.urls or ()):
             source = Source(type="url", url=url)
             try:
                 media = await self._fetched(job, number, url)
             except Unmeasurable as error:
-                yield _Broken(source, str(error))
+                yield Broken(source, str(error))
                 continue
             async with contextlib.aclosing(self._source(job, source, media)) as steps:
                 async for step in steps:
@@ -292,16 +230,16 @@ class Runner:
                 async for step in steps:
                     yield step
         if job.request.text:
-            yield _Begin(Source(type="text"))
+            yield Begin(Source(type="text"))
             for number, text in enumerate(job.request.text, start=1):
                 # Real answers call the strings of `text` by their number.
                 media = await anyio.to_thread.run_sync(self._folders.write_text, job.id, number, text)
                 yield self._file(job, media)
-            yield _End()
+            yield End()
 
-    async def _source(self, job: _Job, source: Source, media: Media) -> AsyncGenerator[_Step]:
+    async def _source(self, job: _Job, source: Source, media: Media) -> AsyncGenerator[Step]:
         """The steps of one file or archive. The kind of `media` is looked at here."""
-        yield _Begin(source)
+        yield Begin(source)
         error = None
         try:
             async with contextlib.aclosing(self._media(media, job.id)) as files:
@@ -309,10 +247,10 @@ class Runner:
                     yield self._file(job, one)
         except Unmeasurable as unmeasurable:
             error = ResultError(message=str(unmeasurable), file=media.name)
-        yield _End(error)
+        yield End(error)
 
-    def _file(self, job: _Job, media: Media) -> _File:
-        return _File(media, self._folders.measured(job.id), anyio.Event())
+    def _file(self, job: _Job, media: Media) -> File:
+        return File(media, self._folders.measured(job.id), anyio.Event())
 
     async def _media(self, media: Media, job_id: str) -> AsyncGenerator[Media]:
         path, name = Path(media.path), media.name
@@ -344,7 +282,7 @@ class Runner:
         finally:
             job.fetching += time.monotonic() - started
 
-    async def _measure(self, job: _Job, file: _File) -> None:
+    async def _measure(self, job: _Job, file: File) -> None:
         """Measure one file; whatever happens becomes part of its results."""
         started = time.monotonic()
 
@@ -378,12 +316,12 @@ class Runner:
             _log.info("job %s: a file was measured in %.1f s", job.id, time.monotonic() - started)
             file.ready.set()
 
-    async def _crashed(self, job: _Job, file: _File, error: ChildFailed) -> None:
+    async def _crashed(self, job: _Job, file: File, error: ChildFailed) -> None:
         model = file.blame(error)
         _log.warning("job %s: a worker failed on a file: %s", job.id, error)
         await anyio.to_thread.run_sync(self._folders.forget_crash, file.folder, model)
 
-    def _request(self, job: _Job, file: _File, models: Models) -> Measure:
+    def _request(self, job: _Job, file: File, models: Models) -> Measure:
         return Measure(
             media=file.media,
             models=models,
@@ -392,19 +330,19 @@ class Runner:
             folder=str(file.folder),
         )
 
-    async def _write(self, job: _Job, step: _Step) -> None:
+    async def _write(self, job: _Job, step: Step) -> None:
         match step:
-            case _Begin(source):
+            case Begin(source):
                 job.errors = []
                 await anyio.to_thread.run_sync(job.draft.begin, source)
-            case _End(error):
+            case End(error):
                 if error is not None:
                     job.errors.append(error)
                 await anyio.to_thread.run_sync(job.draft.end, job.errors)
-            case _Broken(source, message):
+            case Broken(source, message):
                 await anyio.to_thread.run_sync(job.draft.failed, source, message)
                 job.files_done += 1
-            case _File():
+            case File():
                 if not step.ready.is_set():
                     # It may take long: what was done until here is told now.
                     await self._record_progress(job)
@@ -420,7 +358,7 @@ class Runner:
             await self._recorded(lambda: self._store.progress(job.id, files_done=done))
             job.recorded, job.recorded_at = done, time.monotonic()
 
-    def _add(self, job: _Job, file: _File) -> None:
+    def _add(self, job: _Job, file: File) -> None:
         """Write a file's results and remove what it left on disk. Blocks."""
         media, draft = file.media, job.draft
         found = {model: file.folder / f"{model}.json" for model in MODEL_NAMES if model in file.found}

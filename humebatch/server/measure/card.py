@@ -80,11 +80,15 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Catalogue(msgspec.Struct, frozen=True, kw_only=True):
-    """What `humebatch models` and `GET /v0/models` show. `measure`, `unmeasured`: as the server was started."""
+    """What `humebatch models` and `GET /v0/models` show. `measure`, `unmeasured`: as the server was started.
+
+    `shared`: what several models build on, `transcription` and `speakers`.
+    """
 
     measure: str
     unmeasured: str
     models: dict[str, Entry]
+    shared: dict[str, Card] = {}
 
 
 def catalogue(cards: Iterable[Card], missing: Mapping[str, str], *, measure: str, unmeasured: str) -> Catalogue:
@@ -96,4 +100,5 @@ def catalogue(cards: Iterable[Card], missing: Mapping[str, str], *, measure: str
         given = {one.name for one in card.names} if card else set[str]()
         absent = {field: [name for name in names if name not in given] for field, names in fields.items()}
         entries[model] = Entry(card=card, missing=missing.get(model), absent=absent)
-    return Catalogue(measure=measure, unmeasured=unmeasured, models=entries)
+    shared = {name: card for name, card in by_model.items() if name not in SCORES}
+    return Catalogue(measure=measure, unmeasured=unmeasured, models=entries, shared=shared)

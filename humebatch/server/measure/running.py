@@ -9,6 +9,7 @@ its models loaded and takes the next file until its stdin ends.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import os
 import shutil
@@ -29,6 +30,7 @@ from . import APPLIES_TO, Attachment, Card, FileType, Measurer, Media, Merged, N
 from .recording import Recording, TranscriptRejected
 from .rows import ContractBroken, RowFile
 from .selection import Selection
+from .speech_card import SPEAKERS, TRANSCRIPTION
 
 __all__ = [
     "Begun",
@@ -275,7 +277,10 @@ def _looked_at(media: Media) -> Media:
 
 
 def describe(selection: Selection) -> Described:
-    """The cards of all models, each from its loaded measurer; for those that cannot be loaded, why not."""
+    """The cards of all models, each from its loaded measurer; for those that cannot be loaded, why not.
+
+    The cards of transcription and speakers, which several models share, come last.
+    """
     cards, missing = [], {}
     for model in MODEL_NAMES:
         try:
@@ -285,6 +290,9 @@ def describe(selection: Selection) -> Described:
         except Exception as error:  # noqa: BLE001 - a third party's measurer may raise anything
             _log.exception("the measurer of %s cannot be loaded", model)
             missing[model] = f"{model} cannot be measured: {type(error).__name__}: {error}"
+    # Made-up scores need no transcript.
+    if selection.base == "local" and importlib.util.find_spec("faster_whisper") is not None:
+        cards += [TRANSCRIPTION, SPEAKERS]
     return Described(cards, missing)
 
 
