@@ -310,10 +310,12 @@ class Runner:
                     await self._children.measure(self._request(job, file, alone), take)
                 except ChildFailed as error:
                     await self._crashed(job, file, error)
-            for model, found in file.found.items():
-                _log.info("job %s: %s: %d rows", job.id, model, found.rows)
         finally:
-            _log.info("job %s: a file was measured in %.1f s", job.id, time.monotonic() - started)
+            taken = time.monotonic() - started
+            # Thousands of short texts are not worth a line each.
+            level = logging.INFO if taken >= _LOG_SECONDS else logging.DEBUG
+            rows = ", ".join(f"{model}: {found.rows} rows" for model, found in file.found.items())
+            _log.log(level, "job %s: a file was measured in %.1f s (%s)", job.id, taken, rows or "nothing found")
             file.ready.set()
 
     async def _crashed(self, job: _Job, file: File, error: ChildFailed) -> None:
