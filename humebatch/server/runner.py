@@ -284,7 +284,7 @@ class Runner:
 
     async def _measure(self, job: _Job, file: File) -> None:
         """Measure one file; whatever happens becomes part of its results."""
-        started = time.monotonic()
+        started = file.logged_at = time.monotonic()
 
         def take(told: Told) -> None:
             file.take(told)
@@ -294,10 +294,10 @@ class Runner:
                 _log.info("job %s: %s has reached second %.0f of a file", job.id, told.model, told.second)
 
         try:
-            await anyio.to_thread.run_sync(file.folder.mkdir)
             if not job.wanted:
                 return
             try:
+                # Nothing is awaited before this, so that files get their processes in their order.
                 await self._children.measure(self._request(job, file, job.models), take)
             except ChildFailed as error:
                 await self._crashed(job, file, error)

@@ -129,9 +129,11 @@ def measure_file(
 ) -> None:
     """Measure one file with the models of `wanted` (model → its struct of `humebatch.jobs`, defaults filled in).
 
-    `transcription`: None when the request switches it off. Each model's predictions become `folder/<model>.json`,
-    saved faces `folder/faces/<group>/<name>`. `tell` is called with every step, `Ended` not included.
+    `transcription`: None when the request switches it off. `folder` is made unless it is there. Each model's
+    predictions become `folder/<model>.json`, saved faces `folder/faces/<group>/<name>`. `tell` is called with every
+    step, `Ended` not included.
     """
+    folder.mkdir(exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="decoded-", dir=folder))
     try:
         if any(selection.of(model) != "fixed" for model in wanted):
