@@ -84,12 +84,14 @@ NO_STRUCT = {
     "ProsodyGranularity", "LanguageGranularity", "TranscriptionLanguage", "TranscriptionMetadataDetectedLanguage",
     "V0BatchJobsGetParametersWhen", "V0BatchJobsGetParametersSortBy", "V0BatchJobsGetParametersDirection",
 }  # fmt: skip
-# Seen in real answers and in older versions of the API; not in the document.
-BEYOND = {
+# Seen in real answers and in older versions of the API, or said by our own server only; not in the document.
+BEYOND: dict[type[msgspec.Struct], set[str]] = {
     predictions.Prediction: {"file_type"},
     predictions.ResultError: {"model"},
     hb.JobDetails: {"user_id"},
     predictions.ProsodyPrediction: {"acoustics"},
+    predictions.SourceResult: {"measured_by"},
+    hb.State: {"files_done"},
 }
 
 

@@ -98,7 +98,7 @@ class SourceOutline(msgspec.Struct, Generic[M], gc=False):
     source: Source
     results: ResultsOutline[M] | None = None
     error: str | None = None
-    measured_by: dict[str, MeasuredBy] | UnsetType = UNSET
+    measured_by: dict[str, MeasuredBy] | UnsetType | None = UNSET
 
 
 # What tells the body of a callback apart.
@@ -295,6 +295,7 @@ class SourceReader:
         outline = answer.decoded(_outline, raw, path)
         self.source: Source = outline.source
         self.error: str | None = outline.error
+        self._measured_by = outline.measured_by
         self.measured_by: dict[str, MeasuredBy] = outline.measured_by or {}
         self._results = outline.results
 
@@ -325,7 +326,7 @@ class SourceReader:
 
     def load(self) -> SourceResult:
         """This source as `decode` gives it."""
-        return SourceResult(self.source, self.results, self.error, self.measured_by or UNSET)
+        return SourceResult(self.source, self.results, self.error, self._measured_by)
 
 
 class PredictionsReader:

@@ -267,4 +267,4 @@ class SourceResult(msgspec.Struct, gc=False):
     source: Source
     results: Results | None = None
     error: str | None = None
-    measured_by: dict[str, MeasuredBy] | UnsetType = UNSET
+    measured_by: dict[str, MeasuredBy] | UnsetType | None = UNSET

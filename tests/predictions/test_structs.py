@@ -72,7 +72,20 @@ models = st.builds(
 )
 files = st.builds(predictions.Prediction, words, models, st.none() | words)
 results = st.builds(predictions.Results, st.lists(files, max_size=2), st.lists(errors, max_size=2))
-answers = st.builds(predictions.SourceResult, sources, st.none() | results, st.none() | words)
+origins = st.builds(
+    predictions.MeasuredBy,
+    *(words, words, words, words),
+    st.lists(words, max_size=2),
+    st.booleans(),
+    st.sampled_from(["absent", "zero"]),
+)
+answers = st.builds(
+    predictions.SourceResult,
+    sources,
+    st.none() | results,
+    st.none() | words,
+    unset | st.none() | st.dictionaries(words, origins, max_size=2),
+)
 EVERY: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "Score": (Score, st.builds(Score, words, numbers)),
     "BoundingBox": (predictions.BoundingBox, boxes),
@@ -91,6 +104,7 @@ EVERY: dict[str, tuple[Any, st.SearchStrategy[Any]]] = {
     "Results": (predictions.Results, results),
     "Source": (predictions.Source, sources),
     "SourceResult": (predictions.SourceResult, answers),
+    "MeasuredBy": (predictions.MeasuredBy, origins),
 }
 
 
