@@ -78,6 +78,8 @@ class Children:
         numeric = dict.fromkeys(("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads))
         self._environment = {name: value for name, value in os.environ.items() if name not in _SECRETS}
         self._environment |= numeric | {THREADS_VARIABLE: str(threads), DEVICE_VARIABLE: device}
+        # Threads of the models' libraries would otherwise keep freed memory to themselves, each in an arena of its own.
+        self._environment.setdefault("MALLOC_ARENA_MAX", "2")
         self._environment["PYTHONPATH"] = os.pathsep.join(path or os.getcwd() for path in sys.path)
 
     async def measure(self, request: Measure, told: Callable[[Told], None]) -> None:
