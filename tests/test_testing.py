@@ -17,6 +17,7 @@ import anyio
 import pytest
 
 import humebatch as hb
+from humebatch.server import RunnerLimits
 from humebatch.testing import (
     Answer,
     Before,
@@ -440,7 +441,8 @@ def open_descriptors() -> int:
 async def test_a_line_without_trouble_changes_nothing_and_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.wav").write_bytes(bytes(1_400_000))
     trouble = Trouble()
-    async with running_server() as server:
+    # Its measuring process keeps its pipes.
+    async with running_server(warm=True, running=RunnerLimits(workers=1)) as server:
         tasks, descriptors = asyncio.all_tasks(), open_descriptors()
         async with trouble.proxy(server.base_url + "/") as proxy:
             assert proxy.base_url.startswith("http://127.0.0.1:") and proxy.base_url.endswith("/")

@@ -284,10 +284,7 @@ class PredictionReader:
 
 
 class SourceReader:
-    """One source of an answer: `source`, `errors`, `measured_by` as in `SourceResult`; iterate it for its files.
-
-    `measured_by` is empty where the server does not say.
-    """
+    """One source of an answer, to be iterated for its files; `measured_by` is empty where the server does not say."""
 
     def __init__(self, raw: msgspec.Raw, path: str, answer: _Answer) -> None:
         self._path = path

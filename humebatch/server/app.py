@@ -45,7 +45,10 @@ from .replies import gone, json_bytes, json_reply, refusal, unauthorized
 from .runner import Fetcher, Runner, RunnerLimits
 from .store import JobRow, Store
 
-__all__ = ["create_app"]
+__all__ = ["CHILDREN", "create_app"]
+
+CHILDREN = web.AppKey("children", Children)
+"""The application's measuring processes, for tests that must not wait for the start of one."""
 
 _log = logging.getLogger("humebatch.server")
 _MEASURE_HEADER = "X-Humebatch-Measure"
@@ -114,6 +117,7 @@ def create_app(
     app = web.Application(middlewares=[service.guard], client_max_size=0)
     if idempotency:
         app.on_response_prepare.append(_announce)
+    app[CHILDREN] = service.children
     app.cleanup_ctx.append(service.lifetime)
     app.add_routes(
         [
@@ -155,7 +159,7 @@ class _Service:
         self._fetch = fetch
         self._under_way = UnderWay()
         self._device = device
-        self._children = Children(max(1, running.workers), stall_seconds=running.file_seconds, device=device)
+        self.children = Children(max(1, running.workers), stall_seconds=running.file_seconds, device=device)
         self._describing = asyncio.Lock()
         self._described: bytes | None = None
 
@@ -170,7 +174,7 @@ class _Service:
                 self._folders,
                 self._selection,
                 self._running,
-                self._children,
+                self.children,
                 fetch=self._fetch,
                 ended=outbox.wake,
             )
@@ -189,7 +193,7 @@ class _Service:
                 task.cancel()
             await asyncio.wait(tasks)
         finally:
-            await self._children.aclose()
+            await self.children.aclose()
             await anyio.to_thread.run_sync(self._store.close)
 
     @web.middleware

@@ -18,6 +18,8 @@ from msgspec import UNSET
 
 from ..jobs import InferenceRequest, JobDetails, State
 from ..server import CallbackLimits, FetchLimits, IntakeLimits, RunnerLimits, create_app
+from ..server.app import CHILDREN
+from ..server.measure import Selection
 from ..server.protocol import JsonAppRunner
 from .trouble import Trouble
 
@@ -75,6 +77,7 @@ async def running_server(
     fetching: FetchLimits | None = None,
     idempotency: bool = True,
     trouble: Trouble | None = None,
+    warm: bool = False,
 ) -> AsyncIterator[RunningServer]:
     """The real service on a free loopback port, in this event loop, for as long as the block runs.
 
@@ -83,7 +86,8 @@ async def running_server(
     machine, unlike those of a server of `humebatch serve`, which wants `--callback-allow` for that. URLs are
     fetched, also from this machine.
     `idempotency`: as in `create_app`. `trouble`: the faults planted in it; they outlast it, and go on in the next
-    server that is given them.
+    server that is given them. `warm`: all measuring processes run before the block begins, for tests with a clock of
+    their own, in which its start would take hours.
     """
     async with contextlib.AsyncExitStack() as stack:
         if data is None:
@@ -114,6 +118,10 @@ async def running_server(
         runner = JsonAppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
         try:
+            if warm:
+                async with anyio.create_task_group() as group:
+                    for _ in range((running or RunnerLimits()).workers):
+                        group.start_soon(app[CHILDREN].describe, Selection(base="fixed"))
             site = web.TCPSite(runner, "127.0.0.1", 0)
             await site.start()
             port = runner.addresses[0][1]

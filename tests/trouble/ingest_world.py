@@ -180,7 +180,7 @@ class World:
 
     async def _serve(self) -> RunningServer:
         return await self._server.enter_async_context(
-            running_server(data=self._data, api_key=KEY, idempotency=self.keyed, trouble=self.trouble)
+            running_server(data=self._data, api_key=KEY, idempotency=self.keyed, trouble=self.trouble, warm=True)
         )
 
     def close(self) -> None:

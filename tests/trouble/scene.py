@@ -185,7 +185,7 @@ class Scene:
 async def scene(folder: Path, *, keyed: bool, **settings: Any) -> AsyncIterator[Scene]:
     """A server, and nothing wrong with it yet. `keyed`: it honours idempotency keys; else it is like the old one."""
     trouble = Watched()
-    async with running_server(trouble=trouble, api_key=KEY, idempotency=keyed, **settings) as server:
+    async with running_server(trouble=trouble, api_key=KEY, idempotency=keyed, warm=True, **settings) as server:
         made = Scene(folder, server, trouble)
         heard = _Heard(made.said)
         log = logging.getLogger("humebatch")
