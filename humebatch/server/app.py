@@ -86,7 +86,7 @@ def create_app(
 
     `api_keys`: who may use it; each key sees its own jobs only. Without keys everybody who can reach
     the port shares all jobs. `measure`: `local` (open models) or `fixed` (made-up scores, tests only), and any
-    number of `MODEL=MEASURER`, such as `language=hf:FOLDER`. `unmeasured="zero"`: names that nobody measured are
+    number of `MODEL=MEASURER`, such as `language=hf:FOLDER`. `unmeasured="zero"`: names that were not measured are
     written as 0.0 instead of being left out. `device`: where models run; `auto` takes a CUDA device if there is one.
     `callback_secret`: signs the callbacks (`whsec_…`, see `humebatch.callbacks.new_secret`); without one they go
     unsigned. `callback_allow`: hosts, addresses and CIDR ranges that callbacks may go to although they are not

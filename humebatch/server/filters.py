@@ -20,7 +20,7 @@ def list_filter(query: Any) -> ListFilter:
     for name in query:
         if name not in known:
             raise Refused(400, f"{name}: no such parameter; there are {', '.join(sorted(known))}", name)
-    # SQLite's integers have 64 bits; nobody asks for more jobs than that.
+    # SQLite's integers have 64 bits; no list needs more jobs than that.
     limit = min(_integer(query, "limit", 50, low=1), 2**31)
     statuses = query.getall("status", [])
     for status in statuses:

@@ -2,7 +2,7 @@
 
 A measurer answers for one model of the API (`face`, `language`, …) on one recording at a time. It is plain
 synchronous code that knows neither the network nor the database; it runs in a child process, because media are
-opened with native code. What it cannot measure it leaves out: a score that nobody measured is absent.
+opened with native code. What it cannot measure it leaves out: a score that was not measured is absent.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Selection(msgspec.Struct, frozen=True, kw_only=True):
 
     `base`: `local` (open models) or `fixed` (made-up scores, for tests), for every model that `chosen` does not name.
     `chosen`: model → `hf:MODEL_OR_FOLDER` or the name of an installed measurer. `unmeasured`: whether names that
-    nobody measured are left out, or written as 0.0 for programs that read scores by position.
+    were not measured are left out, or written as 0.0 for programs that read scores by position.
     """
 
     base: Literal["local", "fixed"] = "local"
